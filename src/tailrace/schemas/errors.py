@@ -1,20 +1,20 @@
 """What can go wrong, one class for each thing that a caller can do differently.
 
-    TailraceError
-    ├── InvalidRequest       the caller's input; nothing was stored           -> correct it
-    ├── JobNotFound          never was, was deleted, or its time is over      -> submit again
-    ├── JobConflict          the id is taken by another request               -> use another id
-    ├── JobEnded             the job ended, but not well
-    │   ├── JobFailed        .error says why                                  -> retry if .error.retryable
-    │   ├── JobCancelled     somebody cancelled it; what came before stands
-    │   └── JobExpired       its deadline passed
-    ├── StreamRewound        text that was shown is void                      -> stream(after=error.position)
-    ├── PositionLost         the position is not (or no longer) in this log   -> read from START
-    ├── HistoryLost          records that once stood are missing              -> read from START
-    ├── StepMismatch         a task took another path than its first attempt
-    ├── QueueFull            the queue is at its capacity                     -> submit later
-    ├── BrokerUnavailable    Redis did not answer                             -> try again
-    └── BrokerUnsuitable     Redis answers, but cannot keep our promises      -> change the server, see .cure
+TailraceError
+├── InvalidRequest       the caller's input; nothing was stored           -> correct it
+├── JobNotFound          never was, was deleted, or its time is over      -> submit again
+├── JobConflict          the id is taken by another request               -> use another id
+├── JobEnded             the job ended, but not well
+│   ├── JobFailed        .error says why                                  -> retry if .error.retryable
+│   ├── JobCancelled     somebody cancelled it; what came before stands
+│   └── JobExpired       its deadline passed
+├── StreamRewound        text that was shown is void                      -> stream(after=error.position)
+├── PositionLost         the position is not (or no longer) in this log   -> read from START
+├── HistoryLost          records that once stood are missing              -> read from START
+├── StepMismatch         a task took another path than its first attempt
+├── QueueFull            the queue is at its capacity                     -> submit later
+├── BrokerUnavailable    Redis did not answer                             -> try again
+└── BrokerUnsuitable     Redis answers, but cannot keep our promises      -> change the server, see .cure
 """
 
 from typing import TYPE_CHECKING
@@ -110,9 +110,7 @@ class PositionLost(JobError):
 
     def __init__(self, job_id: str, *, asked: "Position", stands: "Position | None" = None) -> None:
         tail = f"; the log stands at {stands!r}" if stands is not None else ""
-        super().__init__(
-            job_id, f"position {asked!r} is not in the log of job {job_id!r}{tail}: read again from START"
-        )
+        super().__init__(job_id, f"position {asked!r} is not in the log of job {job_id!r}{tail}: read again from START")
         self.asked = asked
         self.stands = stands
 

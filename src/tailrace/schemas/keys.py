@@ -45,9 +45,7 @@ class Keys:
 
     def __post_init__(self) -> None:
         if not _NAMESPACE.fullmatch(self.namespace):
-            raise InvalidRequest(
-                f"{self.namespace!r} is no namespace: use 1 to 64 of the characters A-Z a-z 0-9 _ . -"
-            )
+            raise InvalidRequest(f"{self.namespace!r} is no namespace: use 1 to 64 of the characters A-Z a-z 0-9 _ . -")
 
     def request(self, job_id: str) -> str:
         return f"{self.namespace}:{{{job_id}}}:job"

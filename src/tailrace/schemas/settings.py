@@ -1,0 +1,133 @@
+"""What an operator sets: the environment (`TAILRACE_REDIS_URL`, `TAILRACE_NAMESPACE`, `TAILRACE_CONFIG`) and a TOML file.
+
+```toml
+namespace = "tailrace"
+
+[upstreams.default]                        # without it: the openai package's own environment
+base_url = "https://api.openai.com/v1"
+api_key_env = "OPENAI_API_KEY"             # the name of a variable; a key itself has no place in a file
+proxy = "http://127.0.0.1:3128"
+fallback = "local"
+
+[upstreams.local]
+base_url = "http://127.0.0.1:8089/v1"
+api_key_env = ""                           # needs none
+concurrency = 4
+
+[worker]
+max_jobs = 100
+```
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tailrace.schemas.errors import InvalidRequest
+from tailrace.schemas.keys import DEFAULT_NAMESPACE, Keys
+from tailrace.schemas.requests import RequestLimits
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class UpstreamSettings(_Section):
+    """One OpenAI-compatible service. Jobs name it; they never carry its URL."""
+
+    base_url: str | None = None
+    """None: the openai package's default (`OPENAI_BASE_URL`, else OpenAI)."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key; "" if the service needs none."""
+    proxy: str | None = None
+    """An HTTP proxy for this upstream only. None: the environment's (`HTTPS_PROXY` ...)."""
+    default_model: str | None = None
+    """For jobs that name no model."""
+    connect_timeout_s: float = Field(default=10.0, gt=0)
+    first_byte_timeout_s: float = Field(default=120.0, gt=0)
+    """How long the upstream may think before its first byte."""
+    stall_timeout_s: float = Field(default=60.0, gt=0)
+    """How long a stream may be silent before it counts as broken."""
+    concurrency: int | None = Field(default=None, ge=1)
+    """How many streams one worker process may have open there; more wait in the worker."""
+    max_retries: int = Field(default=2, ge=0, le=10)
+    """Retries of the request phase (connection, 408, 409, 429, 5xx), for the whole job."""
+    fallback: str | None = None
+    """The upstream to ask when this one does not take a request."""
+    prefill: bool = False
+    """Whether a chat whose last message is the assistant's is gone on with (for `on_restart="continue"`)."""
+
+
+class WorkerSettings(_Section):
+    """One worker process."""
+
+    max_jobs: int = Field(default=1000, ge=1)
+    lease_s: float = Field(default=5.0, gt=0.1)
+    """A dead worker's jobs run again after this long."""
+    drain_s: float = Field(default=30.0, ge=0)
+    """How long running jobs may go on after SIGTERM before they are handed back."""
+    output_bytes: int = Field(default=1024 * 1024, gt=0)
+    """The most output that one job may have; it is held in memory for replay."""
+    retry_delay_s: float = Field(default=0.5, ge=0)
+    """The pause before a job's second attempt in the same worker; it doubles with each."""
+    sweep_s: float = Field(default=5.0, gt=0)
+    """How often the index of open jobs is looked through for what a crash left behind."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. `Settings.load()` reads the environment and the file that `TAILRACE_CONFIG` names."""
+
+    model_config = SettingsConfigDict(env_prefix="TAILRACE_", extra="forbid", frozen=True)
+
+    redis_url: str | None = None
+    """None: the embedded server."""
+    namespace: str = DEFAULT_NAMESPACE
+    queue_capacity: int = Field(default=0, ge=0)
+    """The most jobs that may be queued or running; 0 for no limit."""
+    limits: RequestLimits = Field(default_factory=RequestLimits)
+    upstreams: dict[str, UpstreamSettings] = Field(default_factory=dict[str, UpstreamSettings])
+    worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    config: Path | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Settings":
+        Keys(self.namespace)
+        for name, upstream in self.upstreams.items():
+            if upstream.fallback is not None and upstream.fallback not in self.upstreams:
+                known = ", ".join(sorted(self.upstreams))
+                raise ValueError(f"upstream {name!r} falls back to {upstream.fallback!r}, which is none of {known}")
+        return self
+
+    @property
+    def keys(self) -> Keys:
+        return Keys(self.namespace)
+
+    def upstream(self, name: str) -> UpstreamSettings | None:
+        """The settings of a named upstream; `default` always exists. None if there is none of that name."""
+        return self.upstreams.get(name) or (_DEFAULT_UPSTREAM if name == "default" else None)
+
+    @classmethod
+    def load(cls, **overrides: Any) -> "Settings":
+        """Environment, file and these overrides, the last one strongest. Raises: InvalidRequest naming what is wrong."""
+        try:
+            base = cls(**{name: value for name, value in overrides.items() if value is not None})
+            if base.config is None:
+                return base
+            with base.config.open("rb") as file:
+                table = tomllib.load(file)
+            given = base.model_dump(include=base.model_fields_set)
+            return cls(**{**table, **given})
+        except OSError as error:
+            raise InvalidRequest(f"TAILRACE_CONFIG names a file that cannot be read: {error}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise InvalidRequest(f"TAILRACE_CONFIG names a file that is no TOML: {error}") from error
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InvalidRequest(f"setting {where!r}: {first['msg']}") from None
+
+
+_DEFAULT_UPSTREAM: Final = UpstreamSettings()
