@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tailrace.schemas.positions import Position
     from tailrace.schemas.records import ErrorDetail
+    from tailrace.schemas.results import Result
 
 
 class TailraceError(Exception):
@@ -62,6 +63,9 @@ class JobConflict(JobError):
 
 class JobEnded(JobError):
     """The job ended, but did not complete. Raised after every record that came."""
+
+    result: "Result | None" = None
+    """What stands of its output, where the caller waited for the result."""
 
 
 class JobFailed(JobEnded):

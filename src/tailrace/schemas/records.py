@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from tailrace.schemas.positions import END, Position
 
+JsonObject = dict[str, JsonValue]
+
 WIRE_VERSION: Final = 1
 #: The version of the views (which events a log is shown as), stored with the job so that an upgrade renumbers nothing.
 VIEWS_VERSION: Final = 1

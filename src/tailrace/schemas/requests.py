@@ -139,7 +139,8 @@ class JobRequest(BaseModel):
         """The request as bytes that are equal for equal requests. Raises: InvalidRequest for text that is no Unicode."""
         try:
             return json.dumps(
-                self.model_dump(mode="python"),
+                # Without defaults: a field that a later version adds must not change what old requests digest to.
+                self.model_dump(mode="python", exclude_defaults=True),
                 ensure_ascii=False,
                 allow_nan=False,
                 sort_keys=True,

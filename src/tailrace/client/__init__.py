@@ -1,0 +1,9 @@
+"""The public face in Python: producer and consumer in one object, blocking and async.
+
+Imports schemas, joblog, views, producer and consumer; loads neither openai nor arq.
+"""
+
+from tailrace.client.asynchronous import AsyncJob, AsyncTailrace, OnRewind
+from tailrace.client.blocking import Job, Tailrace
+
+__all__ = ["AsyncJob", "AsyncTailrace", "Job", "OnRewind", "Tailrace"]

@@ -1,0 +1,244 @@
+"""tailrace for blocking code: the async client on an event loop in a thread of its own."""
+
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from typing import Any, Literal, Self, TypeVar
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from tailrace.client.asynchronous import AsyncJob, AsyncTailrace, OnRewind
+from tailrace.schemas import (
+    START,
+    Api,
+    Chunk,
+    Duration,
+    EventsVersion,
+    OnRestart,
+    Position,
+    Record,
+    Result,
+    Settings,
+    Status,
+    StreamEvent,
+    TailraceError,
+    UnknownRecord,
+)
+
+T = TypeVar("T")
+
+
+class Job:
+    """A job, by its id. Made by `submit` or `Tailrace.job`."""
+
+    def __init__(self, tailrace: "Tailrace", job: AsyncJob) -> None:
+        self._tailrace, self._job = tailrace, job
+        self.id = job.id
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.id!r})"
+
+    def status(self) -> Status:
+        """Where the job stands. Raises: JobNotFound, BrokerUnavailable."""
+        return self._tailrace.call(self._job.status)
+
+    def result(self, timeout: Duration | None = None) -> Result:
+        """Wait for the end and return what stands: completed or incomplete.
+
+        Raises: TimeoutError after `timeout` (the job goes on), JobFailed, JobCancelled or JobExpired (each with the partial
+        result as `.result`), JobNotFound, HistoryLost, BrokerUnavailable.
+        """
+        return self._tailrace.call(self._job.result, timeout)
+
+    def text(self, timeout: Duration | None = None) -> str:
+        """The text of the result. Waits and raises as `result`."""
+        return self.result(timeout).text
+
+    def stream(self, after: Position | str = START, on_rewind: OnRewind = "raise") -> Generator[Chunk]:
+        """Yield the output text as it comes, each chunk a `str` with a `.position` to resume from.
+
+        No gaps, no repeats. If shown text becomes void, StreamRewound is raised (go on with
+        `stream(after=error.position)`), or passed to `on_rewind` (in another thread) and the stream goes on.
+        Raises: after the chunks that came JobFailed, JobCancelled or JobExpired; InvalidRequest (no position),
+        JobNotFound, PositionLost, HistoryLost, BrokerUnavailable.
+        """
+        for chunks in self._tailrace.iterate(lambda: self._job.stream_batches(after, on_rewind)):
+            yield from chunks
+
+    def stream_events(
+        self,
+        version: EventsVersion = "v2",
+        after: Position | str = START,
+        *,
+        include_names: Sequence[str] | None = None,
+        include_types: Sequence[str] | None = None,
+        include_tags: Sequence[str] | None = None,
+        exclude_names: Sequence[str] | None = None,
+        exclude_types: Sequence[str] | None = None,
+        exclude_tags: Sequence[str] | None = None,
+    ) -> Generator[StreamEvent]:
+        """Yield the events of all steps in one order, in the shape of LangChain's StreamEvent.
+
+        Raises: as `stream`, but never StreamRewound: a rewind is an event.
+        """
+        for events in self._tailrace.iterate(
+            lambda: self._job.event_batches(
+                version,
+                after,
+                include_names=include_names,
+                include_types=include_types,
+                include_tags=include_tags,
+                exclude_names=exclude_names,
+                exclude_types=exclude_types,
+                exclude_tags=exclude_tags,
+            )
+        ):
+            yield from events
+
+    def records(self, after: Position | str = START) -> Generator[Record | UnknownRecord]:
+        """Yield the raw records with their positions, the end record last.
+
+        Raises: as `stream`, but never StreamRewound: rewinds are records, and so is what they void.
+        """
+        for records in self._tailrace.iterate(lambda: self._job.record_batches(after)):
+            yield from records
+
+    def cancel(self) -> Status:
+        """Cancel the job, whatever state it is in, durably; what it has put out stands. The status it ended with.
+
+        Raises: JobNotFound, BrokerUnavailable.
+        """
+        return self._tailrace.call(self._job.cancel)
+
+    def delete(self) -> None:
+        """Remove the job's request and records; a running one is cancelled. Raises: JobNotFound, BrokerUnavailable."""
+        self._tailrace.call(self._job.delete)
+
+
+class Tailrace:
+    """Submit jobs and follow them. One object serves all threads, over a few connections.
+
+    `with Tailrace() as tailrace`: Redis from TAILRACE_REDIS_URL, else the embedded server.
+    """
+
+    def __init__(
+        self, redis_url: str | None = None, *, namespace: str | None = None, settings: Settings | None = None
+    ) -> None:
+        """`settings` replace environment and file."""
+        self._client = AsyncTailrace(redis_url, namespace=namespace, settings=settings)
+        self._stack: ExitStack | None = None
+        self._portal: BlockingPortal | None = None
+
+    def __enter__(self) -> Self:
+        if self._stack is not None:
+            raise TailraceError("this client is open already")
+        with ExitStack() as stack:
+            portal = stack.enter_context(start_blocking_portal("asyncio", name="tailrace"))
+            stack.enter_context(portal.wrap_async_context_manager(self._client))
+            self._portal = portal
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        stack, self._stack = self._stack, None
+        self._portal = None
+        if stack is not None:
+            stack.close()
+
+    @property
+    def settings(self) -> Settings:
+        """What this client was opened with."""
+        return self._client.settings
+
+    def submit(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        input: Any = None,  # noqa: A002  # the Responses API's own name
+        api: Literal["auto"] | Api = "auto",
+        model: str | None = None,
+        upstream: str = "default",
+        task: str | None = None,
+        job_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        tags: Sequence[str] | None = None,
+        deadline: Duration | None = None,
+        retention: Duration | None = None,
+        delay: Duration | None = None,
+        on_restart: OnRestart = "splice",
+        max_attempts: int = 3,
+        **params: Any,
+    ) -> Job:
+        """Store and queue a job; `params` go into the upstream's request body as they are.
+
+        The same `job_id` with the same request gives the same job. Durations are timedelta or seconds.
+        Raises: InvalidRequest, JobConflict, QueueFull, BrokerUnavailable, BrokerUnsuitable.
+        """
+        job = self.call(
+            lambda: self._client.submit(
+                prompt,
+                messages=messages,
+                input=input,
+                api=api,
+                model=model,
+                upstream=upstream,
+                task=task,
+                job_id=job_id,
+                metadata=metadata,
+                tags=tags,
+                deadline=deadline,
+                retention=retention,
+                delay=delay,
+                on_restart=on_restart,
+                max_attempts=max_attempts,
+                **params,
+            )
+        )
+        return Job(self, job)
+
+    def submit_many(self, requests: Iterable[str | Mapping[str, Any]]) -> list[Job]:
+        """Submit in one round trip: each request a prompt, or a dict of `submit`'s arguments. Jobs in the same order.
+
+        All requests are checked before any is sent. Raises: as `submit`, for the first that is refused.
+        """
+        return [Job(self, job) for job in self.call(self._client.submit_many, requests)]
+
+    def job(self, job_id: str) -> Job:
+        """Attach to a job by its id; asks nobody. Raises: InvalidRequest if it is no job id."""
+        return Job(self, self._client.job(job_id))
+
+    def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
+        """Run a coroutine function on the client's loop. An interrupt (Ctrl-C) cancels it."""
+        future: Future[T] = self._open_portal().start_task_soon(function, *args)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def iterate(self, make: Callable[[], AsyncGenerator[T]]) -> Generator[T]:
+        """An async generator as a blocking one: made, advanced and closed on the client's loop."""
+        batches = make()
+
+        async def advance() -> tuple[T] | None:
+            try:
+                return (await anext(batches),)
+            except StopAsyncIteration:
+                return None
+
+        try:
+            while (item := self.call(advance)) is not None:
+                yield item[0]
+        finally:
+            if self._portal is not None:
+                self.call(_close, batches)
+
+    def _open_portal(self) -> BlockingPortal:
+        if self._portal is None:
+            raise TailraceError("this client is not open: use it in `with Tailrace() as tailrace:`")
+        return self._portal
+
+
+async def _close(batches: AsyncGenerator[Any]) -> None:
+    await batches.aclose()

@@ -1,0 +1,236 @@
+"""One connection that hears the live channels of every job this process follows.
+
+A publication is decoded once and handed to all local readers of its job, each with a bounded buffer: a reader that
+does not keep up loses its buffer and reads the log from where it stands; it slows nobody.
+"""
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, Self, cast
+
+from redis.exceptions import RedisError
+
+from tailrace.joblog import Broker, Look, Publication, in_our_words, parse_publication
+from tailrace.schemas import BrokerUnavailable, Keys, Position, TailraceError
+
+logger = logging.getLogger(__name__)
+
+#: A lost last publication leaves no hole to notice, so a quiet job's top is looked at this often.
+LOOK_S: Final = 2.0
+#: What one reader may have waiting before it is sent to the log instead.
+BUFFERED_PUBLICATIONS: Final = 2000
+BUFFERED_CHARACTERS: Final = 4 * 1024 * 1024
+#: How long a subscription may take to be confirmed.
+SUBSCRIBE_S: Final = 5.0
+#: No word from the server for this long, a ping's answer included: the connection is dead, whatever TCP says.
+SILENCE_S: Final = 5.0
+#: Readers wait this long for a server that went away.
+PATIENCE_S: Final = 60.0
+_PAUSES_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+class LiveFeed:
+    """One reader's buffer of what its job's channel brought."""
+
+    def __init__(self) -> None:
+        self._items: deque[Publication | Look | TailraceError] = deque()
+        self._characters = 0
+        self._wake = asyncio.Event()
+
+    def push(self, item: Publication | Look | TailraceError) -> None:
+        if isinstance(item, Publication):
+            self._characters += sum(len(entry.value) for entry in item.entries)
+            if len(self._items) >= BUFFERED_PUBLICATIONS or self._characters > BUFFERED_CHARACTERS:
+                self._items.clear()
+                self._characters = 0
+                item = Look(top=None)
+        self._items.append(item)
+        self._wake.set()
+
+    async def next(self) -> Publication | Look:
+        """The next publication, or a reason to look at the log. Raises: BrokerUnavailable."""
+        while not self._items:
+            self._wake.clear()
+            await self._wake.wait()
+        item = self._items.popleft()
+        if isinstance(item, TailraceError):
+            raise item
+        if isinstance(item, Publication):
+            self._characters -= sum(len(entry.value) for entry in item.entries)
+        return item
+
+
+class _Channel:
+    """A job's channel and its local readers."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        self.feeds: set[LiveFeed] = set()
+        self.confirmed = asyncio.Event()
+        self.heard_at = 0.0
+
+    def tell(self, item: Publication | Look | TailraceError) -> None:
+        for feed in self.feeds:
+            feed.push(item)
+
+
+class Hub:
+    """The subscriptions of one process. Connects when the first reader comes."""
+
+    def __init__(self, broker: Broker, keys: Keys, *, look_s: float = LOOK_S) -> None:
+        self._broker, self._keys, self._look_s = broker, keys, look_s
+        self._channels: dict[str, _Channel] = {}
+        self._connection: Any = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._wanted = asyncio.Event()
+        self._failure: TailraceError | None = None
+        self._failed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [
+            asyncio.create_task(self._listen(), name="tailrace-hub"),
+            asyncio.create_task(self._look_around(), name="tailrace-hub-look"),
+        ]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._disconnect()
+
+    @asynccontextmanager
+    async def subscribed(self, job_id: str) -> AsyncGenerator[LiveFeed]:
+        """A feed of the job's channel, subscribed when the block begins. Raises: BrokerUnavailable, BrokerUnsuitable."""
+        name = self._keys.live(job_id)
+        channel = self._channels.get(name)
+        if channel is None:
+            channel = self._channels[name] = _Channel(job_id)
+            self._wanted.set()
+            await self._send("SUBSCRIBE", name)
+        feed = LiveFeed()
+        channel.feeds.add(feed)
+        try:
+            await self._confirmed(channel)
+            yield feed
+        finally:
+            channel.feeds.discard(feed)
+            if not channel.feeds and self._channels.get(name) is channel:
+                del self._channels[name]
+                await self._send("UNSUBSCRIBE", name)
+
+    async def _confirmed(self, channel: _Channel) -> None:
+        if channel.confirmed.is_set():
+            return
+        waiting = [asyncio.create_task(event.wait()) for event in (channel.confirmed, self._failed)]
+        try:
+            await asyncio.wait(waiting, timeout=SUBSCRIBE_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+        if not channel.confirmed.is_set():
+            raise self._failure or BrokerUnavailable("Redis does not confirm a subscription: is it overloaded?")
+
+    async def _send(self, *command: str) -> None:
+        """Say it if there is a connection; else the next one begins with all channels anyway."""
+        if self._connection is not None:
+            with suppress(RedisError, OSError):
+                await self._connection.send_command(*command)
+
+    async def _listen(self) -> None:
+        pauses = 0
+        while True:
+            await self._wanted.wait()
+            if not self._channels:
+                self._wanted.clear()
+                continue
+            try:
+                await self._connect()
+                pauses = 0
+                await self._hear()
+                await self._disconnect()
+            except (RedisError, OSError, TimeoutError) as error:
+                # Paced, with some chance in it: a thousand readers of a restarted server do not come back at once.
+                pause = _PAUSES_S[min(pauses, len(_PAUSES_S) - 1)]
+                if pauses == 0:
+                    logger.warning("live channels: connection lost (%s), connecting again", type(error).__name__)
+                pauses += 1
+                self._failure = in_our_words(error)
+                self._failed.set()
+                await self._disconnect()
+                await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # pacing, no secret
+
+    async def _connect(self) -> None:
+        connection = cast("Any", self._broker.redis.connection_pool).make_connection()
+        await connection.connect()
+        # Known before the first await that follows: who subscribes meanwhile must find it.
+        self._connection = connection
+        self._failed.clear()
+        await connection.send_command("SUBSCRIBE", *self._channels)
+
+    async def _hear(self) -> None:
+        pinged = False
+        while self._channels:
+            message = await self._connection.read_response(timeout=SILENCE_S, disconnect_on_error=False)
+            if message is not None:
+                pinged = False
+                self._take(message)
+            elif pinged:
+                raise TimeoutError("no answer to a ping")
+            else:
+                pinged = True
+                await self._connection.send_command("PING")
+
+    def _take(self, message: object) -> None:
+        match message:
+            case [b"message", bytes(name), bytes(payload)]:
+                channel = self._channels.get(name.decode("utf-8", "replace"))
+                publication = parse_publication(payload)
+                if channel is not None and publication is not None:
+                    channel.heard_at = asyncio.get_running_loop().time()
+                    channel.tell(publication)
+            case [b"subscribe", bytes(name), int()]:
+                channel = self._channels.get(name.decode("utf-8", "replace"))
+                if channel is not None:
+                    again = channel.confirmed.is_set()
+                    channel.confirmed.set()
+                    if again:  # reconnected: whatever was published in between is in the log
+                        channel.tell(Look(top=None))
+            case _:
+                pass
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(RedisError, OSError):
+                await connection.disconnect(nowait=True)
+
+    async def _look_around(self) -> None:
+        """Compare notes with the log of every job that has been quiet."""
+        away_since: float | None = None
+        while True:
+            await asyncio.sleep(self._look_s)
+            now = asyncio.get_running_loop().time()
+            quiet = [channel for channel in self._channels.values() if now - channel.heard_at >= self._look_s]
+            if not quiet:
+                continue
+            commands = [("XREVRANGE", self._keys.log(channel.job_id), "+", "-", "COUNT", 1) for channel in quiet]
+            try:
+                answers = await self._broker.many([*commands, ("TIME",)])
+            except TailraceError as error:
+                away_since = now if away_since is None else away_since
+                if now - away_since > PATIENCE_S:
+                    for channel in list(self._channels.values()):
+                        channel.tell(error)
+                continue
+            away_since = None
+            time = answers.pop()
+            now_ms = 0 if isinstance(time, Exception) else int(time[0]) * 1000
+            for channel, answer in zip(quiet, answers, strict=True):
+                if not isinstance(answer, Exception):
+                    channel.tell(Look(Position(answer[0][0].decode()) if answer else None, now_ms))

@@ -1,0 +1,73 @@
+"""The log of one job over Redis: submit, claim, append, seal, erase; read and follow; connections; the embedded server.
+
+Imports only schemas. docs/architecture.md tells the protocol and why it is what it is.
+"""
+
+from tailrace.joblog.connections import Broker, Script, Word, connect, connected, in_our_words, translated
+from tailrace.joblog.cursor import Cursor
+from tailrace.joblog.follow import Batch, Feed, Look, follow
+from tailrace.joblog.lua import submit_source
+from tailrace.joblog.publication import Publication, parse_publication
+from tailrace.joblog.reading import Overview, Page, expired, look, read_log, read_page, seal_expired
+from tailrace.joblog.snapshot import decode_snapshot, encode_snapshot
+from tailrace.joblog.writing import (
+    APPEND,
+    Claim,
+    End,
+    Ending,
+    Fenced,
+    Gone,
+    LogRefusal,
+    Lost,
+    Sealed,
+    append_command,
+    claim,
+    erase,
+    hand_off,
+    refuse,
+    seal,
+    store_snapshot,
+)
+
+__all__ = [
+    "APPEND",
+    "Batch",
+    "Broker",
+    "Claim",
+    "Cursor",
+    "End",
+    "Ending",
+    "Feed",
+    "Fenced",
+    "Gone",
+    "LogRefusal",
+    "Look",
+    "Lost",
+    "Overview",
+    "Page",
+    "Publication",
+    "Script",
+    "Sealed",
+    "Word",
+    "append_command",
+    "claim",
+    "connect",
+    "connected",
+    "decode_snapshot",
+    "encode_snapshot",
+    "erase",
+    "expired",
+    "follow",
+    "hand_off",
+    "in_our_words",
+    "look",
+    "parse_publication",
+    "read_log",
+    "read_page",
+    "refuse",
+    "seal",
+    "seal_expired",
+    "store_snapshot",
+    "submit_source",
+    "translated",
+]

@@ -1,0 +1,98 @@
+"""Where a reader stands in a log, and what it may take next. Pure: no I/O.
+
+A reader gets records twice (live and by reading back), late, not at all (a lost publication), and from a server that
+went back in time. The cursor takes each record that stands once and in order, and says when to look at the log.
+"""
+
+import json
+from collections.abc import Sequence
+
+from tailrace.schemas import END, START, Entry, HistoryLost, Position, parse_position
+
+
+class Cursor:
+    """The position of one reader that has read its job's log from START."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        self.last: Position = START
+        self.ended = False
+        #: The last sequence number seen of every epoch that stands.
+        self._seen: dict[int, int] = {0: 0}
+
+    def stood(self, position: Position) -> bool:
+        """Whether the record at a position was taken and still stands, as far as this reader knows."""
+        epoch, seq = parse_position(position)
+        return self._seen.get(epoch, -1) >= seq
+
+    def knows_epoch(self, position: Position) -> bool:
+        """Whether a record of the position's attempt has been taken."""
+        return parse_position(position)[0] in self._seen
+
+    def take_live(self, after: Position, entries: Sequence[Entry]) -> Sequence[Entry] | None:
+        """What to take of a publication; None: read the log, something is missing."""
+        if after == self.last and not self.ended:
+            return self._take(entries)
+        if self.ended or (entries[-1].position != END and self.stood(entries[-1].position)):
+            return []
+        return None
+
+    def take_read(self, entries: Sequence[Entry]) -> Sequence[Entry] | None:
+        """What to take of records read from just after `last`; None: read the whole log (`take_whole`).
+
+        Raises: HistoryLost if the log has a hole.
+        """
+        if entries and entries[0].field == "attempt" and not self.stood(_after(entries[0])):
+            return None
+        return self._take(entries)
+
+    def take_whole(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """What to take of the whole log, after the server went back in time: all from the first attempt that is new.
+
+        Nothing, if it only went back and nobody has written since. Raises: HistoryLost if what stands cannot be told.
+        """
+        for number, entry in enumerate(entries):
+            if entry.position != END and self.stood(entry.position):
+                continue
+            if entry.field != "attempt":
+                before = entries[number - 1].position if number else START
+                raise HistoryLost(self.job_id, after=before, until=self.last)
+            return self._take(entries[number:])
+        return []
+
+    def _take(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        for entry in entries:
+            self._step(entry)
+        return entries
+
+    def _step(self, entry: Entry) -> None:
+        if entry.position == END:
+            last = Position(json.loads(entry.value)["last"])
+            if last != self.last:
+                low, high = sorted((last, self.last), key=parse_position)
+                raise HistoryLost(self.job_id, after=low, until=high)
+            self.ended = True
+        elif entry.field == "attempt":
+            after = _after(entry)
+            if after != self.last:
+                self._go_back(after, entry.position)
+            self._seen[parse_position(entry.position)[0]] = 0
+        else:
+            # The hot path: the next number of the same epoch, without building tuples for the one before.
+            epoch, _, seq = entry.position.partition("-")
+            number = int(seq)
+            if self.last != f"{epoch}-{number - 1}":
+                raise HistoryLost(self.job_id, after=self.last, until=entry.position)
+            self._seen[int(epoch)] = number
+        self.last = entry.position
+
+    def _go_back(self, after: Position, until: Position) -> None:
+        """The server lost everything behind `after`: those epochs may be written anew, under other positions."""
+        if not self.stood(after):
+            raise HistoryLost(self.job_id, after=self.last, until=until)
+        epoch, seq = parse_position(after)
+        self._seen[epoch] = seq
+
+
+def _after(entry: Entry) -> Position:
+    return Position(json.loads(entry.value)["after"])

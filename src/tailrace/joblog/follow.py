@@ -1,0 +1,181 @@
+"""Following a job's log: read back, then live, without gaps and repeats, until its end.
+
+Subscribe first, then read, then take what comes: `Cursor` decides. The live channel is a hint that makes things fast;
+the log is what is true.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from tailrace.joblog.connections import Broker
+from tailrace.joblog.cursor import Cursor
+from tailrace.joblog.publication import Publication
+from tailrace.joblog.reading import PAGE, expired, read_log, read_page, seal_expired
+from tailrace.schemas import (
+    END,
+    START,
+    BrokerUnavailable,
+    Entry,
+    HistoryLost,
+    JobNotFound,
+    JsonObject,
+    Keys,
+    Position,
+    PositionLost,
+    parse_position,
+)
+
+#: How long a reader that has already read something waits for a server that does not answer.
+PATIENCE_S: Final = 60.0
+_PAUSES_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+class Look(NamedTuple):
+    """A reason to compare notes with the log: its top (None: not known) and the server's clock."""
+
+    top: Position | None
+    now_ms: int = 0
+
+
+class Feed(Protocol):
+    """What a job's live channel brings."""
+
+    async def next(self) -> Publication | Look:
+        """The next publication, or a reason to look. Raises: BrokerUnavailable when it has given up."""
+        ...
+
+
+class Batch(NamedTuple):
+    """Records in order. Not `fresh`: they stand before the position that the reader resumes from."""
+
+    entries: Sequence[Entry]
+    fresh: bool
+
+
+async def follow(
+    broker: Broker,
+    keys: Keys,
+    job_id: str,
+    feed: Feed,
+    *,
+    after: Position = START,
+    patience_s: float = PATIENCE_S,
+) -> AsyncGenerator[Batch]:
+    """Yield a job's records in the order written, each once, and return after its end record.
+
+    The whole log is read: what stands before `after` comes first, not fresh, so that a view knows what it goes on from.
+    `feed` must be subscribed already.
+
+    Raises: JobNotFound, PositionLost (no such position in this log), HistoryLost (records are missing),
+    BrokerUnavailable (after `patience_s`; at once if nothing could be read yet).
+    """
+    reader = _Reader(broker, keys, job_id, patience_s)
+    resume = _Resume(job_id, after)
+    async for entries in reader.catch_up():
+        for batch in resume.split(reader.cursor, entries):
+            yield batch
+    resume.caught_up(reader.cursor)
+    while not reader.cursor.ended:
+        news = await feed.next()
+        if isinstance(news, Publication):
+            taken = reader.cursor.take_live(news.after, news.entries)
+            if taken is not None:
+                if taken:
+                    yield resume.fresh(taken)
+                continue
+        elif news.top == reader.cursor.last:
+            await reader.expire(news.now_ms)
+            continue
+        async for entries in reader.catch_up():
+            yield resume.fresh(entries)
+
+
+class _Resume:
+    """Splits what is read at the position to resume from, and checks that this log has it."""
+
+    def __init__(self, job_id: str, after: Position) -> None:
+        self._job_id, self._after = job_id, after
+        self._asked = parse_position(after)
+        self._done = after == START
+        self._behind = False
+
+    def split(self, cursor: Cursor, entries: Sequence[Entry]) -> list[Batch]:
+        if self._done:
+            return [self.fresh(entries)]
+        number = sum(parse_position(entry.position) <= self._asked for entry in entries)
+        before, rest = entries[:number], entries[number:]
+        batches = [Batch(before, fresh=False)] if before else []
+        if rest:
+            self._check(cursor, stands=before[-1].position if before else None)
+            batches.append(self.fresh(rest))
+        return batches
+
+    def caught_up(self, cursor: Cursor) -> None:
+        if not self._done:
+            self._check(cursor, stands=cursor.last)
+
+    def fresh(self, entries: Sequence[Entry]) -> Batch:
+        if self._behind and entries[0].position == END:
+            # What the reader was shown is gone, and no later attempt says what stands instead.
+            last = Position(json.loads(entries[0].value)["last"])
+            raise HistoryLost(self._job_id, after=last, until=self._after)
+        self._behind = False
+        return Batch(entries, fresh=True)
+
+    def _check(self, cursor: Cursor, *, stands: Position | None) -> None:
+        self._done = True
+        if cursor.stood(self._after):
+            return
+        if self._asked[0] == 0 or not cursor.knows_epoch(self._after):
+            raise PositionLost(self._job_id, asked=self._after, stands=stands)
+        self._behind = True
+
+
+class _Reader:
+    """Reads the log for one cursor, patient with a server that is away for a while."""
+
+    def __init__(self, broker: Broker, keys: Keys, job_id: str, patience_s: float) -> None:
+        self._broker, self._keys, self._job_id, self._patience_s = broker, keys, job_id, patience_s
+        self.cursor = Cursor(job_id)
+        self._job: JsonObject = {}
+
+    async def catch_up(self) -> AsyncGenerator[Sequence[Entry]]:
+        """What the log has beyond the cursor, in pages."""
+        since: float | None = None
+        pauses = iter(_PAUSES_S)
+        while not self.cursor.ended:
+            try:
+                full, entries = await self._read()
+            except BrokerUnavailable:
+                now = asyncio.get_running_loop().time()
+                since = now if since is None else since
+                if self.cursor.last == START or now - since > self._patience_s:
+                    raise
+                await asyncio.sleep(next(pauses, _PAUSES_S[-1]))
+                continue
+            if entries:
+                if entries[0].field == "job":
+                    self._job = json.loads(entries[0].value)
+                yield entries
+            if not full:
+                return
+
+    async def _read(self) -> tuple[bool, Sequence[Entry]]:
+        """Whether there may be more, and what to take."""
+        page = await read_page(self._broker, self._keys, self._job_id, after=self.cursor.last)
+        if not page.entries and page.top == self.cursor.last:
+            return False, []
+        taken = self.cursor.take_read(page.entries) if page.entries else None
+        if taken is not None:
+            return len(page.entries) >= PAGE, taken
+        whole = [entry async for entries in read_log(self._broker, self._keys, self._job_id) for entry in entries]
+        if not whole:
+            raise JobNotFound(self._job_id)
+        return False, self.cursor.take_whole(whole)
+
+    async def expire(self, now_ms: int) -> None:
+        """End the job if its time is over and nobody else has."""
+        if expired(self._job, now_ms):
+            await seal_expired(self._broker, self._keys, self._job_id)

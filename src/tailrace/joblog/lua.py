@@ -1,0 +1,211 @@
+"""The Lua scripts of the log protocol. docs/architecture.md explains the rules, tests/joblog breaks each once.
+
+Every script is safe to send again when its answer was lost. Time is the server's. JSON that a caller wrote is never
+decoded and encoded again (Lua would turn [] into {}): fields are put in front of it as text. The top of a log is read
+by XREVRANGE, never XINFO, which copies the first entry. No cjson on values that may be large.
+"""
+
+from typing import Final
+
+from tailrace.schemas import END, FIRST
+
+PREAMBLE: Final = f"""
+local log = KEYS[1]
+local function top()
+  local entry = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+  if entry then return entry[1], entry[2][1], entry[2][2] end
+end
+local function sealed()
+  local id = top()
+  if id then return id == '{END}' end
+  -- An emptied stream is the tombstone of a snapshot or of a deleted job: it still refuses every id.
+  return redis.call('EXISTS', log) == 1
+end
+local function job()
+  local entry = redis.call('XRANGE', log, '{FIRST}', '{FIRST}')[1]
+  return entry and cjson.decode(entry[2][2])
+end
+local function of_incarnation(expected)
+  local first = job()
+  return first and first.incarnation == expected
+end
+local function now_us()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+local function ms(us) return string.format('%.0f', math.floor(us / 1000)) end
+local function line(id, field, value) return id .. ' ' .. field .. ' ' .. #value .. '\\n' .. value .. '\\n' end
+-- In pcall: an ACL that refuses the publish must not turn an append that happened into an error.
+local function publish(channel, after, lines) redis.pcall('PUBLISH', channel, after .. '\\n' .. lines) end
+local function live_longer(key, ttl_ms)
+  if redis.call('PTTL', key) < ttl_ms then redis.call('PEXPIRE', key, ttl_ms) end
+end
+local function seq_order(id)
+  local epoch, seq = string.match(id, '^(%d+)-(%d+)$')
+  return tonumber(epoch), tonumber(seq)
+end
+"""
+
+#: KEYS log, request, queue, queue payload, wake list, open
+#: ARGV 1 request, 2 job record without times, 3 digest, 4 delay ms, 5 deadline ms after the delay, 6 grace ms,
+#:      7 retention ms, 8 queued id, 9 queue payload, 10 queue capacity (0: none), 11 job id, 12 first check after ms
+#: The request's JSON begins with its digest, which stays readable while the log is a tombstone.
+_SUBMIT: Final = """
+if redis.call('EXISTS', log) == 1 then
+  local digest = redis.call('GETRANGE', KEYS[2], 11, 74)
+  if digest == '' then local first = job(); digest = first and first.digest end
+  return {digest == ARGV[3] and 'same' or 'conflict'}
+end
+local now = math.floor(now_us() / 1000)
+local due = now + tonumber(ARGV[4])
+local deadline = due + tonumber(ARGV[5])
+local expires = deadline + tonumber(ARGV[6]) + tonumber(ARGV[7])
+local ttl = expires - now
+local queued = enqueue(KEYS[3], KEYS[4], KEYS[5], ARGV[8], ARGV[9], due, ttl, now, tonumber(ARGV[10]))
+if queued == -1 then return {'full'} end
+redis.call('ZADD', KEYS[6], due + tonumber(ARGV[12]), ARGV[11])
+live_longer(KEYS[6], ttl)
+redis.call('SET', KEYS[2], ARGV[1], 'PXAT', expires)
+redis.call('XADD', log, '0-1', 'job',
+  string.format('{"ts":%.0f,"deadline":%.0f,', now, deadline) .. string.sub(ARGV[2], 2))
+redis.call('PEXPIREAT', log, expires)
+return {'stored'}
+"""
+
+
+def submit_source(enqueue_lua: str) -> str:
+    """The submit script around the queue's own `enqueue` function: log and queue are written in one script."""
+    return PREAMBLE + enqueue_lua + _SUBMIT
+
+
+#: KEYS log; ARGV 1 channel, 2 nonce, 3 incarnation, 4 the claimer's last epoch, 5 random 0..1023, 6 attempt record
+#: without `after` and `ts`. Microseconds and a random part: with milliseconds, two claims around a rollback of the
+#: server got the same epoch, and a zombie wrote into the other's attempt.
+CLAIM: Final = (
+    PREAMBLE
+    + """
+if redis.call('EXISTS', log) == 0 then return {'gone'} end
+if sealed() then return {'sealed'} end
+if not of_incarnation(ARGV[3]) then return {'gone'} end
+local id, field, value = top()
+if field == 'attempt' then
+  local record = cjson.decode(value)
+  if record.nonce == ARGV[2] then return {'claimed', id, record.after} end
+end
+local now = now_us()
+local epoch = math.max(now, seq_order(id) + 1, tonumber(ARGV[4]) + 1) + tonumber(ARGV[5])
+local claimed = string.format('%.0f-0', epoch)
+local record = '{"after":"' .. id .. '","ts":' .. ms(now) .. ',' .. string.sub(ARGV[6], 2)
+redis.call('XADD', log, claimed, 'attempt', record)
+publish(ARGV[1], id, line(claimed, 'attempt', record))
+return {'claimed', claimed, id}
+"""
+)
+
+#: What an append or a seal that found another top than its writer expects answers.
+_MISMATCH: Final = """
+local function mismatch(found, expected)
+  if redis.call('EXISTS', log) == 0 then return {'gone'} end
+  if sealed() then return {'sealed'} end
+  if not of_incarnation(ARGV[3]) then return {'gone'} end
+  local found_epoch = seq_order(found)
+  local own_epoch = seq_order(expected)
+  if found_epoch > own_epoch then return {'fenced', found} end
+  return {'lost', found}
+end
+"""
+
+#: KEYS log; ARGV 1 channel, 2 expected top, 3 incarnation, 4 epoch, 5 first seq, then pairs of field and value
+APPEND: Final = (
+    PREAMBLE
+    + _MISMATCH
+    + """
+local found = top()
+local seq = tonumber(ARGV[5])
+if found ~= ARGV[2] then
+  local last = ARGV[4] .. '-' .. string.format('%.0f', seq + (#ARGV - 5) / 2 - 1)
+  -- The answer to this very append was lost, and it is sent again.
+  if found == last then return {'ok'} end
+  return mismatch(found, ARGV[2])
+end
+local lines = {}
+for i = 6, #ARGV, 2 do
+  local id = ARGV[4] .. '-' .. string.format('%.0f', seq)
+  redis.call('XADD', log, id, ARGV[i], ARGV[i + 1])
+  lines[#lines + 1] = line(id, ARGV[i], ARGV[i + 1])
+  seq = seq + 1
+end
+publish(ARGV[1], found, table.concat(lines))
+return {'ok'}
+"""
+)
+
+#: KEYS log, request; ARGV 1 channel, 2 expected top ('' = whatever it is), 3 incarnation ('' = any),
+#: 4 end record without `last` and `ts`, 5 job id, 6 '1' to delete: no snapshot will come
+SEAL: Final = (
+    PREAMBLE
+    + _MISMATCH
+    + f"""
+if redis.call('EXISTS', log) == 0 then return {{'gone'}} end
+local found, field, value = top()
+if not found then return {{'sealed', '', ''}} end
+local first = job()
+if found ~= '{END}' then
+  if ARGV[2] ~= '' and found ~= ARGV[2] then return mismatch(found, ARGV[2]) end
+  if ARGV[3] ~= '' and not of_incarnation(ARGV[3]) then return {{'gone'}} end
+  value = '{{"last":"' .. found .. '","ts":' .. ms(now_us()) .. ',' .. string.sub(ARGV[4], 2)
+  redis.call('XADD', log, '{END}', 'end', value)
+  publish(ARGV[1], found, line('{END}', 'end', value))
+  if first then
+    local retention = tonumber(first.retention_ms)
+    if redis.call('PTTL', log) > retention then
+      redis.call('PEXPIRE', log, retention)
+      redis.call('PEXPIRE', KEYS[2], retention)
+    end
+  end
+  field = 'ok'
+else
+  if ARGV[3] ~= '' and not of_incarnation(ARGV[3]) then return {{'gone'}} end
+  field = 'sealed'
+end
+if ARGV[6] == '1' then
+  redis.call('DEL', KEYS[2])
+  redis.call('XTRIM', log, 'MAXLEN', 0)
+end
+return {{field, found, value}}
+"""
+)
+
+#: KEYS log, request, snapshot. The id stays taken until the log's time is over.
+ERASE: Final = (
+    PREAMBLE
+    + """
+if redis.call('EXISTS', log) == 0 then return {'gone'} end
+if not sealed() then return {'open'} end
+local had = redis.call('DEL', KEYS[2], KEYS[3]) + redis.call('XLEN', log)
+redis.call('XTRIM', log, 'MAXLEN', 0)
+return {had > 0 and 'ok' or 'gone'}
+"""
+)
+
+#: KEYS log, snapshot; ARGV 1 incarnation, 2 the snapshot
+SNAPSHOT: Final = (
+    PREAMBLE
+    + f"""
+if top() ~= '{END}' or not of_incarnation(ARGV[1]) then return {{'no'}} end
+local ttl = redis.call('PTTL', log)
+if ttl <= 0 then return {{'no'}} end
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ttl)
+redis.call('XTRIM', log, 'MAXLEN', 0)
+return {{'ok'}}
+"""
+)
+
+#: KEYS open, ended; ARGV 1 job id, 2 status, 3 ttl ms. The hand-off: a hint, the truth is the log.
+HAND_OFF: Final = """
+if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then return 0 end
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', 10000, '*', 'job', ARGV[1], 'status', ARGV[2])
+local ttl = tonumber(ARGV[3])
+if redis.call('PTTL', KEYS[2]) < ttl then redis.call('PEXPIRE', KEYS[2], ttl) end
+return 1
+"""

@@ -1,0 +1,163 @@
+"""Submitting and cancelling jobs: a script each, no arq, no upstream."""
+
+import json
+import secrets
+import uuid
+from collections.abc import Sequence
+from typing import Any, Final
+
+from tailrace.joblog import Broker, End, Gone, Script, Word, erase, in_our_words, look, seal, submit_source
+from tailrace.queue import CANCEL, ENQUEUE_LUA, control_message, payload_key, queue_payload
+from tailrace.schemas import (
+    FIRST,
+    GRACE_S,
+    JobConflict,
+    JobNotFound,
+    JobRecord,
+    JobRequest,
+    Keys,
+    Position,
+    QueueFull,
+    Status,
+    TailraceError,
+    check_job_id,
+    parse_position,
+    position,
+)
+
+SUBMIT: Final = Script(submit_source(ENQUEUE_LUA))
+#: When a job is looked at first, should whoever took it from the queue have died over it.
+_FIRST_CHECK_MS: Final = 10_000
+
+
+class Producer:
+    """Puts jobs into the log and the queue of one namespace."""
+
+    def __init__(self, broker: Broker, keys: Keys, *, queue_capacity: int = 0) -> None:
+        self._broker, self._keys, self._capacity = broker, keys, queue_capacity
+
+    async def submit(self, request: JobRequest, *, job_id: str | None = None) -> str:
+        """Store and queue a job in one script; the id. The same id with the same request is the same job.
+
+        Raises: InvalidRequest, JobConflict, QueueFull, BrokerUnavailable, BrokerUnsuitable.
+        """
+        job_id = new_job_id() if job_id is None else check_job_id(job_id)
+        keys, args = self._command(request, job_id)
+        answer = await self._broker.run(SUBMIT, keys, args)
+        self._judge(job_id, answer)
+        return job_id
+
+    async def submit_many(self, requests: Sequence[tuple[JobRequest, str | None]]) -> list[str]:
+        """Submit in one round trip. Raises the first refusal after all were sent: those before and behind it are stored."""
+        await self._broker.load(SUBMIT)
+        job_ids: list[str] = []
+        commands: list[list[Word]] = []
+        for request, given in requests:
+            job_id = new_job_id() if given is None else check_job_id(given)
+            keys, args = self._command(request, job_id)
+            job_ids.append(job_id)
+            commands.append(["EVALSHA", SUBMIT.sha, len(keys), *keys, *args])
+        for job_id, answer in zip(job_ids, await self._broker.many(commands), strict=True):
+            if isinstance(answer, Exception):
+                raise in_our_words(answer) or answer
+            self._judge(job_id, answer)
+        return job_ids
+
+    async def cancel(self, job_id: str) -> Status:
+        """Cancel a job: durable at once, whatever state it is in; the status it has ended with (which may be another).
+
+        A running worker closes its upstream connection as soon as it hears of it, at the latest at its next append.
+        Raises: InvalidRequest, JobNotFound, BrokerUnavailable.
+        """
+        before = await look(self._broker, self._keys, check_job_id(job_id))
+        if before.status.ended:
+            return before.status
+        try:
+            ending = await seal(self._broker, self._keys, job_id, End(Status.CANCELLED))
+        except Gone:
+            raise JobNotFound(job_id) from None
+        if ending.end is None:
+            raise JobNotFound(job_id)
+        await self._tell_worker(job_id, ending.end.last)
+        return ending.end.status
+
+    async def delete(self, job_id: str) -> None:
+        """Remove a job's request and records; a running one is cancelled. Its id stays taken until its time is over.
+
+        Raises: InvalidRequest, JobNotFound, BrokerUnavailable.
+        """
+        overview = await look(self._broker, self._keys, check_job_id(job_id))
+        if not overview.status.ended:
+            await self.cancel(job_id)
+        await erase(self._broker, self._keys, job_id)
+        await self._broker.call("ZREM", self._keys.open, job_id)
+
+    async def _tell_worker(self, job_id: str, last: Position) -> None:
+        """A word to the worker of the last attempt. If it is lost, the next append finds the log sealed."""
+        attempt = position(parse_position(last)[0], 0)
+        for _, fields in await self._broker.call("XRANGE", self._keys.log(job_id), attempt, attempt):
+            worker = json.loads(fields[b"attempt"])["worker"]
+            await self._broker.call("PUBLISH", self._keys.worker(worker), control_message(CANCEL, job_id))
+
+    def _command(self, request: JobRequest, job_id: str) -> tuple[list[str], list[Word]]:
+        keys = self._keys
+        digest = request.digest()
+        record = JobRecord(
+            position=FIRST,
+            digest=digest,
+            incarnation=secrets.token_hex(8),
+            retention_ms=_ms(request.retention_s),
+            api=request.api,
+            model=request.model,
+            task=request.task,
+            max_attempts=request.max_attempts,
+            on_restart=request.on_restart,
+            metadata=request.metadata,
+            tags=request.tags,
+        )
+        # The digest comes first: the submit script reads it there.
+        stored: dict[str, Any] = {"digest": digest, "request": request.model_dump(mode="json", exclude_defaults=True)}
+        return (
+            [
+                keys.log(job_id),
+                keys.request(job_id),
+                keys.queue,
+                payload_key(keys, job_id),
+                keys.wake,
+                keys.open,
+            ],
+            [
+                json.dumps(stored, ensure_ascii=False, separators=(",", ":")),
+                record.model_dump_json(exclude={"position", "kind", "ts", "deadline"}, exclude_none=True),
+                digest,
+                _ms(request.delay_s),
+                _ms(request.deadline_s),
+                _ms(GRACE_S),
+                _ms(request.retention_s),
+                keys.queued(job_id),
+                queue_payload(0),
+                self._capacity,
+                job_id,
+                _FIRST_CHECK_MS,
+            ],
+        )
+
+    def _judge(self, job_id: str, answer: Sequence[bytes]) -> None:
+        match answer[0]:
+            case b"stored" | b"same":
+                return
+            case b"conflict":
+                raise JobConflict(job_id)
+            case b"full":
+                raise QueueFull(self._capacity)
+            case other:
+                raise TailraceError(f"the submit script answered {other!r}")
+
+
+def new_job_id() -> str:
+    """A random id."""
+    return uuid.uuid4().hex
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000)) if seconds else 0

@@ -1,0 +1,127 @@
+"""The worker: takes jobs from the queue and runs them, a thousand at a time in one process."""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Self
+
+from tailrace.joblog import Broker, connected
+from tailrace.queue import CancelReason, Claimed, Control
+from tailrace.queue.leased import LeasedWorker
+from tailrace.schemas import END, InvalidRequest, Settings, TailraceError
+from tailrace.worker.relay import Relay
+from tailrace.worker.run import Run
+from tailrace.worker.sweep import sweep_for_ever
+from tailrace.worker.upstreams import Upstreams
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """One worker process's engine. `async with Worker(settings) as worker: await worker.run()`; stop it with `drain`.
+
+    Needs the `worker` extra. Signals are the caller's.
+    """
+
+    def __init__(self, settings: Settings, *, broker: Broker | None = None, name: str | None = None) -> None:
+        """`broker`: one of the caller's, left open; else one for `settings.redis_url`."""
+        self.settings = settings
+        self.name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._given = broker
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        settings, keys = self.settings, self.settings.keys
+        async with AsyncExitStack() as stack:
+            broker = self._given
+            if broker is None:
+                broker = await stack.enter_async_context(connected(_url(settings)))
+            self._broker: Broker = broker
+            self._upstreams = await stack.enter_async_context(Upstreams(settings))
+            self._relay = await stack.enter_async_context(Relay(self._broker, keys, worker=self.name))
+            self._queue = await stack.enter_async_context(
+                LeasedWorker(
+                    self._handle,
+                    keys=keys,
+                    redis=self._broker.redis,
+                    worker_name=self.name,
+                    max_jobs=settings.worker.max_jobs,
+                    lease_s=settings.worker.lease_s,
+                )
+            )
+            await stack.enter_async_context(
+                Control(self._on_word, keys=keys, redis=self._broker.redis, worker_name=self.name)
+            )
+            await stack.enter_async_context(
+                _running(sweep_for_ever(self._broker, keys, every_s=settings.worker.sweep_s))
+            )
+            await stack.enter_async_context(_running(self._watch()))
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def run(self) -> None:
+        """Take jobs and run them, until `drain`."""
+        await self._queue.async_run()
+
+    async def drain(self, grace_s: float | None = None) -> None:
+        """Take no more jobs, give the running ones some time (`settings.worker.drain_s`), hand the rest back."""
+        await self._queue.drain(self.settings.worker.drain_s if grace_s is None else grace_s)
+
+    async def _handle(self, job_id: str, claimed: Claimed) -> None:
+        await Run(
+            job_id,
+            claimed,
+            broker=self._broker,
+            keys=self.settings.keys,
+            relay=self._relay,
+            upstreams=self._upstreams,
+            settings=self.settings.worker,
+        ).carry_out()
+
+    def _on_word(self, word: str, job_id: str) -> None:
+        claimed = self._queue.running.get(job_id)
+        if claimed is not None and word == "cancel":
+            claimed.cancel(CancelReason.CANCELLED)
+
+    async def _watch(self) -> None:
+        """Find jobs that were ended while their upstream is silent and the word to us was lost."""
+        keys = self.settings.keys
+        while True:
+            await asyncio.sleep(self.settings.worker.lease_s)
+            running = list(self._queue.running.items())
+            if not running:
+                continue
+            try:
+                tops = await self._broker.many(
+                    [("XREVRANGE", keys.log(job_id), "+", "-", "COUNT", 1) for job_id, _ in running]
+                )
+            except TailraceError as error:
+                logger.debug("cannot look at the running jobs' logs: %s", error)
+                continue
+            for (_, claimed), top in zip(running, tops, strict=True):
+                if not isinstance(top, Exception) and (not top or top[0][0].decode() == END):
+                    claimed.cancel(CancelReason.CANCELLED)
+
+
+def _url(settings: Settings) -> str:
+    if settings.redis_url is None:
+        raise InvalidRequest("a worker needs a Redis: set TAILRACE_REDIS_URL, or pass broker=")
+    return settings.redis_url
+
+
+@asynccontextmanager
+async def _running(coroutine: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+    """Runs beside the block, and ends with it."""
+    task = asyncio.create_task(coroutine)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

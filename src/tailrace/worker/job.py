@@ -1,0 +1,75 @@
+"""What a worker knows of a job before it runs it: the request, the log, the attempts so far. Pure but for `load`."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tailrace.joblog import Broker, read_log
+from tailrace.schemas import RETRY_EVENT, Entry, JobNotFound, JobRecord, JobRequest, Keys, decode
+from tailrace.worker.memory import Line, Memory
+
+#: The root run's events, and its name when the request names no model.
+_ROOT_RUN: Final = {
+    "completions": ("on_llm_start", "OpenAI"),
+    "chat": ("on_chat_model_start", "ChatOpenAI"),
+    "responses": ("on_chat_model_start", "ChatOpenAI"),
+    "task": ("on_chain_start", "task"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as its log has it when a worker takes it."""
+
+    job_id: str
+    record: JobRecord
+    request: JobRequest
+    memory: Memory
+    ended: bool
+
+    def next_attempt(self) -> int:
+        """The number of the attempt to come. A replay, and the attempt after a hand-back, keep the number."""
+        number, counts = 0, True
+        for line in self.memory.lines:
+            if line.field == "attempt":
+                number = int(json.loads(line.text).get("attempt", number))
+                counts = True
+            elif line.field == "event":
+                counts = counts and not _is_hand_back(line)
+        return number + 1 if counts else number
+
+    def start_line(self) -> Line | None:
+        """The root run's start event, if it stands."""
+        for line in self.memory.lines:
+            if line.field == "event" and line.run == 0 and str(json.loads(line.text)["event"]).endswith("_start"):
+                return line
+        return None
+
+    def start_event(self) -> tuple[str, str]:
+        """The root run's start event and name."""
+        event, name = _ROOT_RUN[self.request.api]
+        return event, self.request.task or self.request.model or name
+
+
+async def load(broker: Broker, keys: Keys, job_id: str) -> Job:
+    """Read a job. Raises: JobNotFound if its log or its request is gone, BrokerUnavailable."""
+    entries: list[Entry] = [entry async for page in read_log(broker, keys, job_id) for entry in page]
+    if not entries:
+        raise JobNotFound(job_id)
+    stored = await broker.call("GET", keys.request(job_id))
+    record = decode(entries[0])
+    if stored is None or not isinstance(record, JobRecord):
+        raise JobNotFound(job_id)
+    fields: Any = json.loads(stored)
+    return Job(
+        job_id=job_id,
+        record=record,
+        request=JobRequest.model_validate(fields["request"]),
+        memory=Memory(entries),
+        ended=entries[-1].field == "end",
+    )
+
+
+def _is_hand_back(line: Line) -> bool:
+    fields = json.loads(line.text)
+    return fields.get("name") == RETRY_EVENT and not fields.get("data", {}).get("counted", True)

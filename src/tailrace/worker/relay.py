@@ -1,0 +1,311 @@
+"""The relay: one group commit for all the streams of a process.
+
+A writer's records go out at once when the relay is idle, else with the next flush, at most one flush a millisecond; one
+flush holds one append of every writer that has something. Each append names the top it expects, so it may be sent again
+when its answer was lost, and never lands twice or behind a newer attempt.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final, Self
+
+from redis.exceptions import NoScriptError
+
+from tailrace.joblog import (
+    APPEND,
+    Broker,
+    Claim,
+    End,
+    Ending,
+    Gone,
+    LogRefusal,
+    Lost,
+    Word,
+    append_command,
+    claim,
+    in_our_words,
+    refuse,
+    seal,
+)
+from tailrace.schemas import BrokerUnavailable, BrokerUnsuitable, Keys, Position, TailraceError
+from tailrace.worker.memory import Line, Memory
+
+logger = logging.getLogger(__name__)
+
+#: Nearly all of what group commit gains comes at 1 ms; more only adds latency.
+SPACING_S: Final = 0.001
+#: One append blocks the server while it runs (1.4 us a record in a batch): a long one is cut.
+APPEND_RECORDS: Final = 500
+#: A writer with this many characters waiting holds its source back.
+PENDING_CHARACTERS: Final = 256 * 1024
+_PAUSES_S: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+class LogWriter:
+    """One attempt's pen. Made by `Relay.open`; `write` never waits, `ready` and `flushed` do."""
+
+    def __init__(
+        self,
+        relay: "Relay",
+        job_id: str,
+        *,
+        incarnation: str,
+        attempt: int,
+        claimed: Claim,
+        memory: Memory,
+        refused: Callable[[LogRefusal], None],
+    ) -> None:
+        self.job_id = job_id
+        self.incarnation = incarnation
+        self.attempt = attempt
+        self.memory = memory
+        self.epoch = claimed.epoch
+        self.seq = 0
+        self.top: Position = claimed.position
+        self.refusal: LogRefusal | TailraceError | None = None
+        self.pauses = 0
+        self.held = False
+        self.lost = False
+        self.sent: list[Line] = []
+        self.pending: list[Line] = []
+        self._pending_characters = 0
+        self._relay = relay
+        self._refused = refused
+        self._moved = asyncio.Event()
+        self._began(claimed)
+
+    def write(self, *lines: Line) -> None:
+        """Append these records, in this order, soon. Raises: the refusal that an earlier append met."""
+        if self.refusal is not None:
+            raise self.refusal
+        self.pending.extend(lines)
+        self._pending_characters += sum(len(line.text) for line in lines)
+        self._relay.mark(self)
+
+    async def ready(self) -> None:
+        """Wait until there is room for more. Raises: as `write`."""
+        while self._pending_characters > PENDING_CHARACTERS and self.refusal is None:
+            await self._move()
+        if self.refusal is not None:
+            raise self.refusal
+
+    async def flushed(self) -> None:
+        """Wait until everything written is acknowledged by the server. Raises: as `write`."""
+        while (self.pending or self.sent or self.lost) and self.refusal is None:
+            await self._move()
+        if self.refusal is not None:
+            raise self.refusal
+
+    async def seal(self, end: End) -> Ending:
+        """End the log here, after everything written. Raises: the refusal (Sealed is none: the end that stands counts)."""
+        while True:
+            await self.flushed()
+            try:
+                return await self._relay.seal(self, end)
+            except Lost:
+                self.lost = True
+                self._relay.mark(self)
+            except (BrokerUnavailable, BrokerUnsuitable):
+                await asyncio.sleep(self.pause())
+
+    def pause(self) -> float:
+        """How long to wait before the next try, longer each time."""
+        pause = _PAUSES_S[min(self.pauses, len(_PAUSES_S) - 1)]
+        self.pauses += 1
+        return pause
+
+    def take(self) -> list[Line]:
+        """What to send now; the same again until it is acknowledged."""
+        if not self.sent:
+            self.sent, self.pending = self.pending[:APPEND_RECORDS], self.pending[APPEND_RECORDS:]
+            for seq, line in enumerate(self.sent, self.seq + 1):
+                line.position = Position(f"{self.epoch}-{seq}")
+            self._pending_characters = sum(len(line.text) for line in self.pending)
+        return self.sent
+
+    def acknowledged(self) -> None:
+        """The server has what was sent."""
+        self.pauses = 0
+        for line in self.sent:
+            self.memory.add(line)
+            self.top = line.position or self.top
+        self.seq += len(self.sent)
+        self.sent = []
+        self._moved.set()
+
+    def go_on(self, claimed: Claim) -> None:
+        """Write again, under a new claim, what the server lost; then what it has not seen yet."""
+        again = self.memory.go_back(claimed.after)
+        if again is None:
+            # Somebody else wrote there: not ours to repair. A new run reads the log afresh.
+            self.refuse(Gone())
+            return
+        logger.warning("job %r: the server lost records, writing %d again", self.job_id, len(again))
+        self.pending = [*again, *self.sent, *self.pending]
+        self.sent = []
+        self.lost = False
+        self.epoch, self.seq, self.top = claimed.epoch, 0, claimed.position
+        self._began(claimed)
+        self._moved.set()
+
+    def refuse(self, refusal: LogRefusal | TailraceError) -> None:
+        """The log takes nothing more from this writer."""
+        self.refusal = refusal
+        self.sent, self.pending, self.lost = [], [], False
+        self._moved.set()
+        if isinstance(refusal, LogRefusal):
+            self._refused(refusal)
+
+    def _began(self, claimed: Claim) -> None:
+        self.memory.add(Line("attempt", "{}", claimed.position))
+
+    async def _move(self) -> None:
+        self._moved.clear()
+        await self._moved.wait()
+
+
+class Relay:
+    """The one writer of a process: opens pens, gathers what they write, flushes."""
+
+    def __init__(self, broker: Broker, keys: Keys, *, worker: str) -> None:
+        self._broker, self._keys, self._worker = broker, keys, worker
+        self._dirty: dict[LogWriter, None] = {}
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._flush_for_ever(), name="tailrace-relay")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def open(
+        self,
+        job_id: str,
+        *,
+        incarnation: str,
+        attempt: int,
+        memory: Memory,
+        refused: Callable[[LogRefusal], None],
+    ) -> LogWriter:
+        """Claim a log for an attempt. `memory`: all its records; `refused` is called once when the log closes to us.
+
+        Raises: Sealed, Gone, BrokerUnavailable, BrokerUnsuitable.
+        """
+        claimed = await self._claim(job_id, incarnation, attempt)
+        return LogWriter(
+            self, job_id, incarnation=incarnation, attempt=attempt, claimed=claimed, memory=memory, refused=refused
+        )
+
+    def mark(self, writer: LogWriter) -> None:
+        """This writer has something to send."""
+        if not writer.held:
+            self._dirty[writer] = None
+            self._wake.set()
+
+    async def seal(self, writer: LogWriter, end: End) -> Ending:
+        return await seal(self._broker, self._keys, writer.job_id, end, top=writer.top, incarnation=writer.incarnation)
+
+    async def _claim(self, job_id: str, incarnation: str, attempt: int, own_epoch: int | None = None) -> Claim:
+        return await claim(
+            self._broker,
+            self._keys,
+            job_id,
+            incarnation=incarnation,
+            attempt=attempt,
+            worker=self._worker,
+            own_epoch=own_epoch or 0,
+            replay=own_epoch is not None,
+        )
+
+    async def _flush_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            began = loop.time()
+            writers, self._dirty = list(self._dirty), {}
+            try:
+                await self._flush(writers)
+            except TailraceError as error:
+                self._later(writers, error)
+            if self._dirty:
+                await asyncio.sleep(max(0.0, SPACING_S - (loop.time() - began)))
+
+    async def _flush(self, writers: Iterable[LogWriter]) -> None:
+        sending: list[LogWriter] = []
+        commands: list[list[Word]] = []
+        for writer in writers:
+            if writer.refusal is not None:
+                continue
+            if writer.lost:
+                await self._reclaim(writer)
+            if writer.take():
+                sending.append(writer)
+                commands.append(self._append(writer))
+        if not commands:
+            return
+        for writer, answer in zip(sending, await self._broker.many(commands), strict=True):
+            if isinstance(answer, NoScriptError):
+                await self._broker.load(APPEND)
+                self.mark(writer)
+            elif isinstance(answer, Exception):
+                self._failed(writer, answer)
+            else:
+                self._answered(writer, answer)
+            if writer.pending and writer.refusal is None:
+                self.mark(writer)
+
+    def _append(self, writer: LogWriter) -> list[Word]:
+        pairs = [part for line in writer.sent for part in (line.field, line.value)]
+        return append_command(
+            self._keys,
+            writer.job_id,
+            top=writer.top,
+            incarnation=writer.incarnation,
+            epoch=writer.epoch,
+            seq=writer.seq + 1,
+            pairs=pairs,
+        )
+
+    def _answered(self, writer: LogWriter, answer: list[bytes]) -> None:
+        try:
+            refuse(answer)
+        except Lost:
+            writer.lost = True
+            self.mark(writer)
+        except LogRefusal as refusal:
+            writer.refuse(refusal)
+        else:
+            writer.acknowledged()
+
+    def _failed(self, writer: LogWriter, error: Exception) -> None:
+        ours = in_our_words(error)
+        if ours is None:
+            raise error
+        self._later([writer], ours)
+
+    def _later(self, writers: Iterable[LogWriter], error: TailraceError) -> None:
+        """Nobody knows whether it landed, or there is no room for it now: the very same again, after a pause."""
+        for writer in writers:
+            if writer.refusal is None:
+                if writer.pauses == 0:
+                    logger.warning("job %r: append not taken, trying again: %s", writer.job_id, error)
+                writer.held = True
+                asyncio.get_running_loop().call_later(writer.pause(), self._release, writer)
+
+    def _release(self, writer: LogWriter) -> None:
+        writer.held = False
+        self.mark(writer)
+
+    async def _reclaim(self, writer: LogWriter) -> None:
+        try:
+            claimed = await self._claim(writer.job_id, writer.incarnation, writer.attempt, writer.epoch)
+        except LogRefusal as refusal:
+            writer.refuse(refusal)
+        else:
+            writer.go_on(claimed)

@@ -1,0 +1,36 @@
+"""What is left to do when a job has ended: its snapshot, the hand-off. Anyone may do it, any number of times."""
+
+import asyncio
+import json
+from typing import Final
+
+from tailrace.joblog import Broker, encode_snapshot, hand_off, read_log, store_snapshot
+from tailrace.schemas import Entry, JobNotFound, Keys, Status
+
+#: Above this, compressing is left to a thread: 1 MiB takes some 30 ms, which a thousand streams would feel.
+_THREAD_CHARACTERS: Final = 64 * 1024
+
+
+async def settle(broker: Broker, keys: Keys, job_id: str) -> bool:
+    """Store the snapshot of a job that has ended and hand it off. False if it has not ended.
+
+    Raises: BrokerUnavailable, BrokerUnsuitable.
+    """
+    try:
+        entries: list[Entry] = [entry async for page in read_log(broker, keys, job_id) for entry in page]
+    except JobNotFound:
+        entries = []
+    if not entries:
+        await broker.call("ZREM", keys.open, job_id)
+        return True
+    if entries[-1].field != "end":
+        return False
+    job = json.loads(entries[0].value)
+    if sum(len(entry.value) for entry in entries) > _THREAD_CHARACTERS:
+        blob = await asyncio.to_thread(encode_snapshot, entries)
+    else:
+        blob = encode_snapshot(entries)
+    await store_snapshot(broker, keys, job_id, incarnation=str(job["incarnation"]), blob=blob)
+    status = Status(json.loads(entries[-1].value)["status"])
+    await hand_off(broker, keys, job_id, status, ttl_ms=int(job["retention_ms"]))
+    return True
