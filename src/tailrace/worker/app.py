@@ -5,9 +5,11 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Self
+
+from redis import Redis as BlockingRedis
 
 from tailrace.joblog import Broker, connected
 from tailrace.queue import CancelReason, Claimed, Control
@@ -27,8 +29,17 @@ class Worker:
     Needs the `worker` extra. Signals are the caller's.
     """
 
-    def __init__(self, settings: Settings, *, broker: Broker | None = None, name: str | None = None) -> None:
-        """`broker`: one of the caller's, left open; else one for `settings.redis_url`."""
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        broker: Broker | None = None,
+        name: str | None = None,
+        renewal_client: Callable[[], BlockingRedis] | None = None,
+    ) -> None:
+        """`broker`: one of the caller's, left open; else one for `settings.redis_url`. `renewal_client` makes a blocking
+        client of the same server, where it cannot be derived from the broker's."""
+        self._renewal_client = renewal_client
         self.settings = settings
         self.name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._given = broker
@@ -51,6 +62,7 @@ class Worker:
                     worker_name=self.name,
                     max_jobs=settings.worker.max_jobs,
                     lease_s=settings.worker.lease_s,
+                    renewal_client=self._renewal_client,
                 )
             )
             await stack.enter_async_context(

@@ -89,8 +89,8 @@ def _again(lost: list[Line]) -> list[Line]:
             continue
         if line.field == "rewind":
             edge = next((number for number, known in enumerate(lost) if known is line.target), -1)
-            behind = {id(known) for known in lost[edge + 1 :]}
-            kept = [known for known in kept if known.run != line.run or id(known) not in behind]
+            void = {id(known) for known in lost[edge + 1 :] if known.field != "rewind" and known.run == line.run}
+            kept = [known for known in kept if id(known) not in void]
             if edge >= 0:
                 continue
         kept.append(line)

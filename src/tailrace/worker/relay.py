@@ -37,8 +37,8 @@ logger = logging.getLogger(__name__)
 SPACING_S: Final = 0.001
 #: One append blocks the server while it runs (1.4 us a record in a batch): a long one is cut.
 APPEND_RECORDS: Final = 500
-#: A writer with this many characters waiting holds its source back.
-PENDING_CHARACTERS: Final = 256 * 1024
+#: A writer with this many characters not yet acknowledged holds its source back.
+WAITING_CHARACTERS: Final = 256 * 1024
 _PAUSES_S: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -69,7 +69,7 @@ class LogWriter:
         self.lost = False
         self.sent: list[Line] = []
         self.pending: list[Line] = []
-        self._pending_characters = 0
+        self._characters = 0
         self._relay = relay
         self._refused = refused
         self._moved = asyncio.Event()
@@ -80,12 +80,12 @@ class LogWriter:
         if self.refusal is not None:
             raise self.refusal
         self.pending.extend(lines)
-        self._pending_characters += sum(len(line.text) for line in lines)
+        self._characters += sum(len(line.text) for line in lines)
         self._relay.mark(self)
 
     async def ready(self) -> None:
         """Wait until there is room for more. Raises: as `write`."""
-        while self._pending_characters > PENDING_CHARACTERS and self.refusal is None:
+        while self._characters > WAITING_CHARACTERS and self.refusal is None:
             await self._move()
         if self.refusal is not None:
             raise self.refusal
@@ -121,7 +121,6 @@ class LogWriter:
             self.sent, self.pending = self.pending[:APPEND_RECORDS], self.pending[APPEND_RECORDS:]
             for seq, line in enumerate(self.sent, self.seq + 1):
                 line.position = Position(f"{self.epoch}-{seq}")
-            self._pending_characters = sum(len(line.text) for line in self.pending)
         return self.sent
 
     def acknowledged(self) -> None:
@@ -130,6 +129,7 @@ class LogWriter:
         for line in self.sent:
             self.memory.add(line)
             self.top = line.position or self.top
+            self._characters -= len(line.text)
         self.seq += len(self.sent)
         self.sent = []
         self._moved.set()
@@ -143,6 +143,7 @@ class LogWriter:
             return
         logger.warning("job %r: the server lost records, writing %d again", self.job_id, len(again))
         self.pending = [*again, *self.sent, *self.pending]
+        self._characters = sum(len(line.text) for line in self.pending)
         self.sent = []
         self.lost = False
         self.epoch, self.seq, self.top = claimed.epoch, 0, claimed.position

@@ -12,7 +12,6 @@ import logging
 import time
 import uuid
 from collections.abc import Sequence
-from contextlib import aclosing
 from typing import Final
 
 from arq.worker import Retry
@@ -139,11 +138,17 @@ class Run:
         self._retries_left = 2
         number = job.next_attempt()
         stands = job.memory.output()
+        if request.api == "task":
+            message = f"this worker knows no task {request.task!r}"
+            await self._give_up(ErrorDetail(type="unknown_task", message=message))
+            return
         if number > request.max_attempts:
-            await self._give_up("attempts_exhausted", f"all {request.max_attempts} attempts died before the end")
+            message = f"all {request.max_attempts} attempts died before the end"
+            await self._give_up(ErrorDetail(type="attempts_exhausted", message=message, retryable=True))
             return
         if stands and request.on_restart == "fail":
-            await self._give_up("restarted", 'an attempt died after it had begun to answer, and on_restart="fail"')
+            message = 'an attempt died after it had begun to answer, and on_restart="fail"'
+            await self._give_up(ErrorDetail(type="restarted", message=message, retryable=True))
             return
         while True:
             began = time.monotonic()
@@ -160,7 +165,7 @@ class Run:
                 if error.phase == "request":
                     self._retries_left = 0  # the openai package has used them up: ours never multiply with its own
                 if not error.detail.retryable or number >= request.max_attempts or request.on_restart == "fail":
-                    await self._end(writer, Status.FAILED, number, began, error=error.detail)
+                    await self._end(job, writer, Status.FAILED, number, began, error=error.detail)
                     return
                 logger.info("job %r: attempt %d failed (%s), trying again", self._job_id, number, error.detail.type)
                 writer.write(self._retry_event(counted=True, error=error.detail))
@@ -174,10 +179,10 @@ class Run:
                     message=f"the output is over the limit of {limit} bytes; what came before stands "
                     "(worker.output_bytes sets it)",
                 )
-                await self._end(writer, Status.FAILED, number, began, error=detail)
+                await self._end(job, writer, Status.FAILED, number, began, error=detail)
                 return
             else:
-                await self._end(writer, outcome.status, number, began, outcome=outcome, first_s=first_s)
+                await self._end(job, writer, outcome.status, number, began, outcome=outcome, first_s=first_s)
                 return
 
     async def _attempt(self, job: Job, writer: LogWriter) -> tuple[Outcome, float | None]:
@@ -193,18 +198,14 @@ class Run:
             continued = stream.continued
             splice = Splice([] if continued else stands, base=base)
             self._output_bytes = sum(len(line.text.encode()) for line in stands) if continued else 0
-            async with aclosing(aiter(stream)) as pieces:
-                async for items in pieces:
-                    for item in items:
-                        if first_s is None and isinstance(item, str):
-                            first_s = time.monotonic() - began
-                        line = self._line(item)
-                        for out in splice.feed(line):
-                            writer.write(out)
-                    await writer.ready()
+            async for items in stream:
+                for item in items:
+                    if first_s is None and isinstance(item, str):
+                        first_s = time.monotonic() - began
+                    writer.write(*splice.feed(self._line(item)))
+                await writer.ready()
             outcome = stream.outcome
-        for out in splice.close():
-            writer.write(out)
+        writer.write(*splice.close())
         return outcome, first_s
 
     def _line(self, item: Item) -> Line:
@@ -262,6 +263,7 @@ class Run:
 
     async def _end(
         self,
+        job: Job,
         writer: LogWriter,
         status: Status,
         number: int,
@@ -279,15 +281,15 @@ class Run:
                 error=error,
                 attempts=number,
                 timings=Timings(
+                    created=job.record.ts,
                     first_chunk_ms=None if first_s is None else round(first_s * 1000),
                     total_ms=round((time.monotonic() - began) * 1000),
                 ),
             )
         )
 
-    async def _give_up(self, kind: str, message: str) -> None:
+    async def _give_up(self, error: ErrorDetail) -> None:
         """End a job that this worker does not even begin."""
-        error = ErrorDetail(type=kind, message=message, retryable=True)
         await seal(self._broker, self._keys, self._job_id, End(Status.FAILED, error=error))
 
     def _refused(self, refusal: LogRefusal) -> None:
