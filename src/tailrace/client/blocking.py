@@ -1,5 +1,6 @@
 """tailrace for blocking code: the async client on an event loop in a thread of its own."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -241,4 +242,11 @@ class Tailrace:
 
 
 async def _close(batches: AsyncGenerator[Any]) -> None:
-    await batches.aclose()
+    """Close a generator that an interrupt may have left in the middle of a step, which is being cancelled."""
+    while True:
+        try:
+            await batches.aclose()
+        except RuntimeError:  # "asynchronous generator is already running"
+            await asyncio.sleep(0.005)
+        else:
+            return
