@@ -1,0 +1,290 @@
+"""Whether a server that answers can keep tailrace's promises, and what to change where it cannot.
+
+What the server says of itself (INFO, CONFIG) is read where it may be read: managed servers refuse CONFIG, restricted
+users both, and what could not be looked at is a warning. Rights are tried out, with commands that change nothing but a
+probe job's keys, which are removed again and have a time to live. ACL DRYRUN would not need to write, but restricted
+users may not call it, and it does not see that the memory is full or the disk refuses writes.
+"""
+
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import redis.asyncio
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from tailrace.schemas.errors import BrokerUnavailable, BrokerUnsuitable
+from tailrace.schemas.keys import Keys
+
+__all__ = ["Finding", "check_server", "require_suitable"]
+
+Level = Literal["error", "warning", "ok"]
+
+OLDEST_REDIS: Final = (7, 0)
+OLDEST_VALKEY: Final = (7, 2)
+# One stalled subscriber may take this much memory before it is cut off; the server's default is 32 MB.
+PUBSUB_LIMIT_BYTES: Final = 16 * 1024 * 1024
+NEARLY_FULL: Final = 0.8
+PROBE_TTL_MS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing about the server: how grave it is, what was seen, what to do about it, and a code for scripts."""
+
+    level: Level
+    code: str
+    what: str
+    cure: str = ""
+
+
+async def check_server(redis: redis.asyncio.Redis, keys: Keys | None = None) -> list[Finding]:
+    """Everything that was looked at, in the order in which it matters; `ok` findings included.
+
+    Raises: BrokerUnavailable if the server cannot be reached or is not ready yet.
+    """
+    try:
+        return await _check(redis, keys or Keys())
+    except (AuthenticationError, AuthorizationError) as error:
+        return [_error("auth", f"the server refuses the login: {error}", "correct user and password in the Redis URL")]
+    except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+        raise BrokerUnavailable(f"the Redis server cannot be reached or is not ready: {error}") from error
+
+
+async def require_suitable(redis: redis.asyncio.Redis, keys: Keys | None = None) -> list[Finding]:
+    """As `check_server`, for a start: the findings if none is an error.
+
+    Raises: BrokerUnsuitable for the first error; BrokerUnavailable.
+    """
+    findings = await check_server(redis, keys)
+    for finding in findings:
+        if finding.level == "error":
+            raise BrokerUnsuitable(finding.what, cure=finding.cure)
+    return findings
+
+
+def _error(code: str, what: str, cure: str) -> Finding:
+    return Finding("error", code, what, cure)
+
+
+def _warning(code: str, what: str, cure: str) -> Finding:
+    return Finding("warning", code, what, cure)
+
+
+def _ok(code: str, what: str) -> Finding:
+    return Finding("ok", code, what)
+
+
+async def _check(redis: redis.asyncio.Redis, keys: Keys) -> list[Finding]:
+    info = await _info(redis)
+    if info is None:
+        may_read = "let this user call INFO, or check version (7.0 or later), noeviction and AOF by hand"
+        findings = [_warning("info", "the server does not tell about itself (INFO)", may_read)]
+    else:
+        checks: tuple[Callable[[Mapping[str, Any]], Finding], ...] = (
+            _version, _cluster, _role, _eviction, _memory, _aof, _last_write,
+        )  # fmt: skip
+        findings = [check(info) for check in checks]
+        if info.get("aof_enabled"):
+            findings.append(_fsync(await _config(redis, "appendfsync")))
+    findings.append(_pubsub_limit(await _config(redis, "client-output-buffer-limit")))
+    findings.append(await _rights(redis, keys))
+    return findings
+
+
+async def _info(redis: redis.asyncio.Redis) -> Mapping[str, Any] | None:
+    try:
+        found: Any = await redis.info()  # pyright: ignore[reportUnknownMemberType] - **kwargs without a type
+    except ResponseError:
+        return None
+    return found if isinstance(found, dict) and "redis_version" in found else None  # pyright: ignore[reportUnknownVariableType] - foreign
+
+
+async def _config(redis: redis.asyncio.Redis, name: str) -> str | None:
+    """A value of the server's configuration; None where we may not look or there is no such thing."""
+    try:
+        found: Any = await redis.config_get(name)  # pyright: ignore[reportUnknownMemberType] - **kwargs without a type
+    except ResponseError:
+        return None
+    value: Any = found.get(name, found.get(name.encode()))
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _version(info: Mapping[str, Any]) -> Finding:
+    name, told, oldest = "Redis", str(info["redis_version"]), OLDEST_REDIS
+    if "valkey_version" in info:
+        name, told, oldest = "Valkey", str(info["valkey_version"]), OLDEST_VALKEY
+    found = re.match(r"(\d+)\.(\d+)", told)
+    if found is None:
+        return _warning("version", f"{name} {told!r} is a version that cannot be read", "use Redis 7.0 or Valkey 7.2")
+    if (int(found[1]), int(found[2])) < oldest:
+        return _error(
+            "version",
+            f"{name} {told} is too old",
+            f"use {name} {oldest[0]}.{oldest[1]} or later (without a server of your own: the embedded one)",
+        )
+    return _ok("version", f"{name} {told}")
+
+
+def _cluster(info: Mapping[str, Any]) -> Finding:
+    if info.get("cluster_enabled"):
+        return _error("cluster", "the server runs in cluster mode", "use one server that is no cluster")
+    return _ok("cluster", "one server, no cluster")
+
+
+def _role(info: Mapping[str, Any]) -> Finding:
+    if info.get("role", "master") != "master":
+        of = f"{info.get('master_host')}:{info.get('master_port')}"
+        return _error("replica", f"the server is a replica of {of} and takes no writes", "use the primary's URL")
+    return _ok("replica", "a primary")
+
+
+def _eviction(info: Mapping[str, Any]) -> Finding:
+    policy, limit = info.get("maxmemory_policy"), _number(info, "maxmemory")
+    cure = "CONFIG SET maxmemory-policy noeviction (and in its configuration file)"
+    if policy is None:
+        return _warning("eviction", "the server does not tell its maxmemory-policy", "make sure it is noeviction")
+    if policy == "noeviction":
+        return _ok("eviction", "maxmemory-policy noeviction")
+    if limit > 0:
+        return _error("eviction", f"maxmemory-policy {policy} drops accepted jobs when memory runs short", cure)
+    return _warning("eviction", f"maxmemory-policy {policy} drops accepted jobs once maxmemory is set", cure)
+
+
+def _memory(info: Mapping[str, Any]) -> Finding:
+    used, limit = _number(info, "used_memory"), _number(info, "maxmemory")
+    if limit and used >= limit * NEARLY_FULL:
+        return _warning(
+            "memory",
+            f"{used / limit:.0%} of maxmemory is used; at 100 % nothing is accepted any more",
+            "raise maxmemory, or shorten the retention of jobs",
+        )
+    return _ok("memory", f"{used / 2**20:.1f} MB used" + (f" of {limit / 2**20:.1f}" if limit else ", no limit"))
+
+
+def _aof(info: Mapping[str, Any]) -> Finding:
+    if not info.get("aof_enabled"):
+        return _warning(
+            "aof",
+            "no append-only file: a crash of the server loses what was written since its last snapshot",
+            "CONFIG SET appendonly yes (and in its configuration file)",
+        )
+    return _ok("aof", "append-only file on")
+
+
+def _last_write(info: Mapping[str, Any]) -> Finding:
+    for field in ("aof_last_write_status", "rdb_last_bgsave_status"):
+        if info.get(field, "ok") != "ok":
+            return _warning("disk", f"the server could not write to its disk ({field})", "free space, see its log")
+    return _ok("disk", "last writes to disk went well")
+
+
+def _fsync(value: str | None) -> Finding:
+    cure = "CONFIG SET appendfsync everysec (or always, where not even the last second may be lost)"
+    if value is None:
+        return _warning("fsync", "could not check appendfsync (CONFIG is refused)", "make sure it is not `no`")
+    if value == "no":
+        return _warning("fsync", "appendfsync no: a power cut loses up to half a minute", cure)
+    return _ok("fsync", f"appendfsync {value}" + ("" if value == "always" else ": a power cut loses up to a second"))
+
+
+def _pubsub_limit(value: str | None) -> Finding:
+    cure = 'CONFIG SET client-output-buffer-limit "pubsub 8mb 2mb 30" (and in its configuration file)'
+    found = re.search(r"\bpubsub (\d+) ", f"{value or ''} ")
+    if found is None:
+        return _warning("pubsub-buffer", "could not check client-output-buffer-limit (CONFIG is refused)", cure)
+    hard = int(found[1])
+    if hard == 0 or hard > PUBSUB_LIMIT_BYTES:
+        much = f"{hard / 2**20:.0f} MB of" if hard else "unbounded"
+        return _warning("pubsub-buffer", f"one stalled reader may take {much} server memory", cure)
+    return _ok("pubsub-buffer", f"a stalled reader is cut off at {hard / 2**20:.0f} MB")
+
+
+def _number(info: Mapping[str, Any], field: str) -> int:
+    value = info.get(field, 0)
+    return value if isinstance(value, int) else 0
+
+
+def _probes(keys: Keys, probe: str) -> list[tuple[str | int, ...]]:
+    """Commands as the rooms use them, that change nothing but the probe's keys."""
+    log, request, snapshot, queued = keys.log(probe), keys.request(probe), keys.snapshot(probe), keys.queued(probe)
+    script = "return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"
+    return [
+        ("PING",),
+        ("TIME",),
+        ("EVAL", script, 1, request, "probe", PROBE_TTL_MS),
+        ("EVALSHA", "0" * 40, 0),
+        ("SCRIPT", "LOAD", script),
+        ("SET", snapshot, "probe", "PX", PROBE_TTL_MS),
+        ("GET", snapshot),
+        ("EXISTS", snapshot),
+        ("PTTL", snapshot),
+        ("XADD", log, "0-1", "probe", "probe"),
+        ("PEXPIRE", log, PROBE_TTL_MS),
+        ("XRANGE", log, "-", "+", "COUNT", 1),
+        ("XREVRANGE", log, "+", "-", "COUNT", 1),
+        ("XTRIM", log, "MAXLEN", 0),
+        ("ZADD", keys.open, "XX", 0, queued),
+        ("ZADD", keys.queue, "XX", 0, queued),
+        ("ZRANGEBYSCORE", keys.queue, 0, 0, "LIMIT", 0, 1),
+        ("ZSCORE", keys.queue, queued),
+        ("ZREM", keys.queue, queued),
+        ("XDEL", keys.ended, "0-1"),
+        ("LTRIM", keys.wake, 0, -1),
+        ("PSETEX", f"arq:job:{queued}", PROBE_TTL_MS, "probe"),
+        ("DEL", f"arq:job:{queued}", f"arq:in-progress:{queued}", f"arq:retry:{queued}"),
+        ("PUBLISH", keys.live(probe), "probe"),
+        ("PUBLISH", keys.worker(probe), "probe"),
+        ("DEL", request, log, snapshot),
+    ]
+
+
+async def _rights(redis: redis.asyncio.Redis, keys: Keys) -> Finding:
+    probe = f"probe-{secrets.token_hex(8)}"
+    refused: list[str] = []
+    broken: list[str] = []
+    async with redis.pipeline(transaction=False) as pipeline:
+        commands = _probes(keys, probe)
+        for command in commands:
+            pipeline.execute_command(*command)  # pyright: ignore[reportUnknownMemberType] - **kwargs without a type
+        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+    answers.append(await _subscribe(redis, keys.live(probe)))
+    commands.append(("SUBSCRIBE", keys.live(probe)))
+    for command, answer in zip(commands, answers, strict=True):
+        if isinstance(answer, NoPermissionError):
+            refused.append(str(command[0]))
+        elif isinstance(answer, (RedisConnectionError, RedisTimeoutError)):
+            raise answer
+        elif isinstance(answer, RedisError) and not str(answer).startswith(("NOSCRIPT", "No matching script")):
+            broken.append(f"{command[0]}: {answer}")
+    if refused:
+        return _error(
+            "acl",
+            f"this user may not call {', '.join(sorted(set(refused)))} on tailrace's keys and channels",
+            f"ACL SETUSER <user> ~{keys.namespace}:* ~arq:*:{keys.namespace}:* &{keys.namespace}:* +@read +@write "
+            "+@pubsub +@scripting +@transaction +@connection +@blocking +time +info",
+        )
+    if broken:
+        return _error("write", f"the server refuses what tailrace needs ({broken[0]})", "see its log and its memory")
+    return _ok("acl", "this user may call what tailrace calls")
+
+
+async def _subscribe(redis: redis.asyncio.Redis, channel: str) -> RedisError | None:
+    async with redis.pubsub() as pubsub:  # pyright: ignore[reportUnknownMemberType] - **kwargs without a type
+        try:
+            await pubsub.subscribe(channel)  # pyright: ignore[reportUnknownMemberType] - **kwargs without a type
+            # The refusal comes as the answer to SUBSCRIBE.
+            await pubsub.get_message(timeout=5)
+        except NoPermissionError as error:
+            return error
+    return None
