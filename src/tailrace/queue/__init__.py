@@ -1,0 +1,26 @@
+"""The queue: job ids waiting for a worker, in the shape that arq reads, with leases.
+
+Producers put ids in with a script (`ENQUEUE_LUA` inside the one that stores the job, or `enqueue` alone); workers take
+them out with `tailrace.queue.leased.LeasedWorker`, which is not named here because it needs arq and producers do not.
+May import: schemas.
+"""
+
+from tailrace.queue.claimed import CancelReason, Claimed
+from tailrace.queue.control import CANCEL, Control, control_message
+from tailrace.queue.enqueue import ENQUEUE_LUA, enqueue, payload_key
+from tailrace.queue.serializer import PayloadRefused, dump_payload, load_payload, queue_payload
+
+__all__ = [
+    "CANCEL",
+    "ENQUEUE_LUA",
+    "CancelReason",
+    "Claimed",
+    "Control",
+    "PayloadRefused",
+    "control_message",
+    "dump_payload",
+    "enqueue",
+    "load_payload",
+    "payload_key",
+    "queue_payload",
+]

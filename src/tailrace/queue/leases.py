@@ -1,0 +1,76 @@
+"""The two scripts that a worker calls in its loop, with types: taking jobs, and ending what was taken."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from tailrace.queue.names import IN_PROGRESS_PREFIX, JOB_PREFIX, RETRY_PREFIX
+from tailrace.queue.redispy import Client
+from tailrace.queue.scripts import CLAIM_LUA, SETTLE_LUA
+from tailrace.schemas.keys import Keys
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One job that is leased to us now."""
+
+    queued_id: str
+    score: float
+    """What its place in the queue was: when it was due, or when the lease that ran out ended."""
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one look at the queue brought."""
+
+    wait_ms: int | None
+    """Until the next job is due; None if none waits."""
+    queue_length: int
+    deadline_ms: int
+    """When the new leases end (server time)."""
+    taken: list[Taken]
+    foreign: list[bytes]
+    """Ids that were dropped because they are not this namespace's."""
+    expired: list[bytes]
+    """Ids that were dropped because their payload had expired."""
+
+
+class Leases:
+    """The queue as one worker sees it. `token` names the worker: no other, not even its namesake, has the same."""
+
+    def __init__(self, redis: Client, *, keys: Keys, token: str, lease_ms: int) -> None:
+        self._keys = keys
+        self._token = token
+        self._lease_ms = lease_ms
+        self._claim = redis.register_script(CLAIM_LUA)
+        self._settle = redis.register_script(SETTLE_LUA)
+
+    async def claim(self, limit: int) -> Claim:
+        """Take up to `limit` jobs that are due. Raises: RedisError, OSError."""
+        answer = await self._claim(
+            keys=[self._keys.queue, self._keys.wake],
+            args=[self._lease_ms, limit, self._token, f"{self._keys.namespace}:"],
+        )
+        wait_ms, queue_length, deadline_ms, taken, foreign, expired = cast(
+            "tuple[int, int, int, list[bytes], list[bytes], list[bytes]]", answer
+        )
+        return Claim(
+            wait_ms=None if wait_ms < 0 else wait_ms,
+            queue_length=queue_length,
+            deadline_ms=deadline_ms,
+            taken=[
+                Taken(queued_id.decode("ascii"), float(score), payload)
+                for queued_id, score, payload in zip(taken[::3], taken[1::3], taken[2::3], strict=True)
+            ],
+            foreign=foreign,
+            expired=expired,
+        )
+
+    async def settle(self, queued_id: str, *, deadline_ms: int, delay_ms: int) -> bool:
+        """End a claim (DONE_MS: out of the queue, else back into it). False, and nothing touched, if it is not ours.
+
+        `deadline_ms` is that of the last renewal. Raises: RedisError, OSError.
+        """
+        names = [self._keys.queue, self._keys.wake]
+        names += [prefix + queued_id for prefix in (IN_PROGRESS_PREFIX, JOB_PREFIX, RETRY_PREFIX)]
+        return bool(await self._settle(keys=names, args=[queued_id, self._token, deadline_ms, delay_ms]))
