@@ -1,0 +1,105 @@
+"""The blocking client: the same promises from threads."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import redis
+
+from stack import running_stack
+from tailrace import InvalidRequest, JobCancelled, JobFailed, JobNotFound, Settings, Status, Tailrace, TailraceError
+
+
+@pytest.fixture(scope="module")
+def settings(server_url: str) -> Iterator[Settings]:
+    """Settings of a stack that runs in a thread: a worker on the rehearsal upstream."""
+    with running_stack(server_url) as stack:
+        yield stack.settings
+
+
+def script(**script: Any) -> dict[str, Any]:
+    return {"model": "rehearsal", "params": {"rehearsal": script}}
+
+
+def test_one_client_serves_many_threads(settings: Settings) -> None:
+    with Tailrace(settings=settings) as tailrace, ThreadPoolExecutor(8) as threads:
+
+        def one(number: int) -> str:
+            job = tailrace.submit(f"p{number}", **script(text=f"answer {number} of many", pace=0.002))
+            return "".join(job.stream())
+
+        assert list(threads.map(one, range(24))) == [f"answer {number} of many" for number in range(24)]
+
+
+def test_every_way_to_read_is_there_in_blocking_form(settings: Settings) -> None:
+    with Tailrace(settings=settings) as tailrace:
+        job = tailrace.submit("x", metadata={"user": 1}, **script(tokens=3))
+        assert list(job.stream()) == [" token0", " token1", " token2"]
+        events = list(job.stream_events(version="v1", include_types=["chat_model"]))
+        assert events[0]["event"] == "on_chat_model_start"
+        assert [record.kind for record in job.records()][-1] == "end"
+        assert job.result(timeout=5).text == job.text() == " token0 token1 token2"
+        assert job.status() is Status.COMPLETED
+        assert tailrace.job(job.id).status() == "completed"
+        assert [each.text() for each in tailrace.submit_many([{"prompt": "y", **script(tokens=1)}])] == [" token0"]
+        job.delete()
+        with pytest.raises(JobNotFound):
+            job.status()
+
+
+def test_errors_arrive_in_the_callers_thread(settings: Settings) -> None:
+    with Tailrace(settings=settings) as tailrace:
+        with pytest.raises(InvalidRequest):
+            tailrace.submit("")
+        with pytest.raises(JobFailed):
+            list(tailrace.submit("x", max_attempts=1, **script(fault="cut", at=1)).stream())
+        slow = tailrace.submit("x", **script(tokens=1000, pace=0.05))
+        with pytest.raises(TimeoutError):
+            slow.result(timeout=0.05)
+        assert slow.cancel() is Status.CANCELLED
+        with pytest.raises(JobCancelled):
+            slow.text()
+
+
+def test_leaving_an_iterator_leaves_no_subscription(settings: Settings) -> None:
+    with Tailrace(settings=settings) as tailrace:
+        job = tailrace.submit("x", **script(tokens=1000, pace=0.01))
+        for number, _chunk in enumerate(job.stream()):
+            if number == 3:
+                break
+        with redis.Redis.from_url(str(settings.redis_url)) as server:
+            channel = settings.keys.live(job.id)
+            assert server.pubsub_numsub(channel) == [(channel.encode(), 0)]
+        job.cancel()
+
+
+def test_a_client_that_is_not_open_says_so() -> None:
+    tailrace = Tailrace()
+    with pytest.raises(TailraceError, match="not open"):
+        tailrace.submit("x")
+    with pytest.raises(TailraceError, match="not open"):
+        tailrace.job("x").status()
+
+
+def test_ctrl_c_ends_a_blocking_stream_at_once(settings: Settings) -> None:
+    code = f"""
+from tailrace import Settings, Tailrace
+settings = Settings.model_validate_json({settings.model_dump_json()!r})
+try:
+    with Tailrace(settings=settings) as tailrace:
+        job = tailrace.submit("x", model="rehearsal", params={{"rehearsal": {{"tokens": 100000, "pace": 0.05}}}})
+        for chunk in job.stream():
+            print(chunk, flush=True)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == " token0\n"
+        process.send_signal(signal.SIGINT)
+        assert "interrupted" in process.stdout.read()
+        assert process.wait(10) == 0
