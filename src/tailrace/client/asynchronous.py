@@ -170,11 +170,12 @@ class AsyncTailrace:
     async def __aenter__(self) -> Self:
         if self._stack is not None:
             raise TailraceError("this client is open already")
-        base = self._settings or Settings.load()
         given = {"redis_url": self._redis_url, "namespace": self._namespace}
-        self.settings = Settings.model_validate(
-            base.model_dump() | {name: value for name, value in given.items() if value is not None}
-        )
+        if self._settings is None:
+            self.settings = Settings.load(**given)
+        else:
+            chosen = {name: value for name, value in given.items() if value is not None}
+            self.settings = self._settings.model_copy(update=chosen)
         async with AsyncExitStack() as stack:
             if self._redis is not None:
                 broker = Broker(self._redis)

@@ -17,7 +17,7 @@ TailraceError
 └── BrokerUnsuitable     Redis answers, but cannot keep our promises      -> change the server, see .cure
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tailrace.schemas.positions import Position
@@ -26,7 +26,17 @@ if TYPE_CHECKING:
 
 
 class TailraceError(Exception):
-    """The root of every error that tailrace raises on purpose."""
+    """The root of every error that tailrace raises on purpose. Pickles with its fields, whatever made it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python's own way calls the class with `args`, which is the finished message here, not what the class takes.
+        return _revived, (type(self), self.args), self.__dict__
+
+
+def _revived(kind: type[TailraceError], args: tuple[object, ...]) -> TailraceError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class InvalidRequest(TailraceError, ValueError):

@@ -20,7 +20,7 @@ pub/sub knows no database numbers. No other module spells a key.
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from tailrace.schemas.errors import InvalidRequest
 
@@ -32,7 +32,7 @@ _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
 def check_job_id(job_id: str) -> str:
     """The id itself. Raises: InvalidRequest unless it is 1 to 128 of A-Z a-z 0-9 _ and -."""
-    if not _JOB_ID.fullmatch(job_id):
+    if not isinstance(cast("object", job_id), str) or not _JOB_ID.fullmatch(job_id):
         raise InvalidRequest(f"{job_id!r} is no job id: use 1 to 128 of the characters A-Z a-z 0-9 _ -")
     return job_id
 

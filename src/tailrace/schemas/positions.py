@@ -5,7 +5,7 @@ for equality, no more. (`MAX` does not fit a JavaScript number.) Source: redis.i
 """
 
 import re
-from typing import Final, NewType
+from typing import Final, NewType, cast
 
 from tailrace.schemas.errors import InvalidRequest
 
@@ -27,7 +27,7 @@ def parse_position(text: str) -> tuple[int, int]:
 
     Raises: InvalidRequest if the text is no position.
     """
-    match = _SHAPE.fullmatch(text)
+    match = _SHAPE.fullmatch(text) if isinstance(cast("object", text), str) else None
     if match is not None:
         epoch, seq = int(match[1]), int(match[2])
         if epoch <= MAX and seq <= MAX:

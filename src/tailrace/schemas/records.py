@@ -7,6 +7,7 @@ child run), its value is JSON, but for chunks, whose value is the bare text. Rea
 on entries and never builds a model for one.
 """
 
+import re
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -22,6 +23,8 @@ VIEWS_VERSION: Final = 1
 
 CHUNK: Final = "chunk"
 ROOT: Final = 0
+
+_CHILD_CHUNK: Final = re.compile(r"chunk:([1-9][0-9]{0,9})", re.ASCII)
 
 
 class Entry(NamedTuple):
@@ -67,10 +70,9 @@ class ErrorDetail(_Wire):
 
 
 class Timings(_Wire):
-    """When things happened, milliseconds of the server's clock; durations in milliseconds by the worker's own clock."""
+    """When things happened: `created` by the server's clock, durations by the worker's own. Milliseconds."""
 
     created: int | None = None
-    started: int | None = None
     first_chunk_ms: int | None = None
     """From the start of the last attempt to its first text."""
     total_ms: int | None = None
@@ -252,7 +254,7 @@ _BY_KIND: Final[dict[str, type[_Record]]] = {
 
 
 class UnknownRecord(_Record):
-    """A record of a kind that this version does not know: pass over it."""
+    """A record of a kind (or a delta of a type) that this version does not know: pass over it."""
 
     kind: str
     raw: str
@@ -267,14 +269,15 @@ def chunk_run(field: str) -> int | None:
     """The run whose text a field holds, or None if it holds no text."""
     if field == CHUNK:
         return ROOT
-    if field.startswith("chunk:"):
-        run = field[6:]
-        return int(run) if run.isdecimal() else None
-    return None
+    match = _CHILD_CHUNK.fullmatch(field)
+    return int(match[1]) if match is not None else None
 
 
 def decode(entry: Entry) -> Record | UnknownRecord:
-    """The model of an entry. Raises: pydantic.ValidationError for a value that no tailrace wrote."""
+    """The model of an entry; UnknownRecord for what a later version may write.
+
+    Raises: pydantic.ValidationError for a value that no tailrace wrote.
+    """
     run = chunk_run(entry.field)
     if run is not None:
         return ChunkRecord(position=entry.position, run=run, text=entry.value)
@@ -282,7 +285,14 @@ def decode(entry: Entry) -> Record | UnknownRecord:
     if model is None:
         return UnknownRecord(position=entry.position, kind=entry.field, raw=entry.value)
     fields: Any = _JSON_OBJECT.validate_json(entry.value)
+    if model is DeltaRecord and _is_of_later_type(fields.get("delta")):
+        return UnknownRecord(position=entry.position, kind=entry.field, raw=entry.value)
     return model.model_validate({**fields, "position": entry.position, "kind": entry.field})  # type: ignore[return-value]  # every class in _BY_KIND is in Record
 
 
 _JSON_OBJECT: Final = TypeAdapter(dict[str, JsonValue])
+_DELTA_TYPES: Final = frozenset({"open", "logprobs", "finish", "extra", "native"})
+
+
+def _is_of_later_type(delta: JsonValue) -> bool:
+    return isinstance(delta, dict) and isinstance(delta.get("type"), str) and delta["type"] not in _DELTA_TYPES

@@ -5,6 +5,7 @@ A request names an upstream, never a URL; its `params` go into the body of the u
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, Literal, cast
@@ -25,7 +26,7 @@ REFUSED_PARAMS: Final = frozenset(
     {
         "extra_headers", "extra_query", "extra_body", "timeout", "base_url", "api_key", "organization", "project",
         "http_client", "max_retries", "default_headers", "default_query", "websocket_base_url", "webhook_secret",
-        "idempotency_key", "stream",
+        "admin_api_key", "workload_identity", "data_residency", "idempotency_key", "stream",
     }
 )  # fmt: skip
 
@@ -42,19 +43,22 @@ DEFAULT_RETENTION_S: Final = 24 * 3600.0
 GRACE_S: Final = 30.0
 _MAX_DURATION_S: Final = 366 * 24 * 3600.0
 
+#: How an image's data URL begins. Text that merely starts with "data:" counts as text.
+_DATA_URL: Final = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w=.+-]+)*;base64,", re.ASCII)
+
 #: Bytes of metadata and tags: they are part of every reader's first record.
 METADATA_LIMIT: Final = 16 * 1024
 
 
 class RequestLimits(BaseModel):
-    """How large a request may be, in bytes of UTF-8."""
+    """How large a request may be, in bytes of JSON in UTF-8."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     text_bytes: int = Field(default=1024 * 1024, gt=0)
-    """Prompt, messages, input and params together, without images."""
+    """The whole request, without images."""
     image_bytes: int = Field(default=20 * 1024 * 1024, gt=0)
-    """The `data:` URLs in messages or input together."""
+    """The base64 `data:` URLs in messages or input together."""
 
 
 class JobRequest(BaseModel):
@@ -76,7 +80,7 @@ class JobRequest(BaseModel):
     retention_s: float = DEFAULT_RETENTION_S
     delay_s: float = 0.0
     on_restart: OnRestart = "splice"
-    max_attempts: int = Field(default=3, ge=1, le=100)
+    max_attempts: int = Field(default=3, ge=1, le=100, strict=True)
 
     @classmethod
     def of(
@@ -103,6 +107,9 @@ class JobRequest(BaseModel):
         given = {
             name for name, value in (("prompt", prompt), ("messages", messages), ("input", input)) if value is not None
         }
+        for name, value in (("model", model), ("upstream", upstream), ("task", task)):
+            if value == "":
+                raise InvalidRequest(f"{name} is empty: name one, or leave it out")
         chosen = _choose_api(api, given, model, task)
         if chosen == "chat" and prompt is not None:
             messages, shown_prompt = [{"role": "user", "content": _prompt(prompt)}], None
@@ -118,7 +125,7 @@ class JobRequest(BaseModel):
             "upstream": upstream,
             "task": task,
             "params": _params(chosen, params),
-            "metadata": dict(metadata or {}),
+            "metadata": _metadata(metadata),
             "tags": _tags(tags),
             "deadline_s": seconds("deadline", deadline, DEFAULT_DEADLINE_S, above=0.0),
             "retention_s": seconds("retention", retention, DEFAULT_RETENTION_S, above=0.0),
@@ -179,7 +186,7 @@ class JobRequest(BaseModel):
 
 def completions_only(model: str | None) -> bool:
     """Whether a model speaks only the legacy completions API."""
-    return model is not None and (model.endswith("-instruct") or model in {"davinci-002", "babbage-002"})
+    return isinstance(model, str) and (model.endswith("-instruct") or model in {"davinci-002", "babbage-002"})
 
 
 def seconds(name: str, value: object, default: float, *, above: float | None = None) -> float:
@@ -215,10 +222,10 @@ def _choose_api(api: str, given: set[str], model: str | None, task: str | None) 
         "chat": {"prompt", "messages"},
         "responses": {"input"},
     }
-    if api not in fits:
+    if not isinstance(cast("object", api), str) or api not in fits:
         raise InvalidRequest(f"api must be 'auto', 'completions', 'chat' or 'responses', not {api!r}")
     if what not in fits[api]:
-        raise InvalidRequest(f"api={api!r} takes {' or '.join(sorted(fits[api]))}=, not {what}=")
+        raise InvalidRequest(f"api={api!r} takes {' or '.join(f'{name}=' for name in sorted(fits[api]))}, not {what}=")
     return cast("Api", api)
 
 
@@ -272,12 +279,22 @@ def _tags(tags: Sequence[str] | None) -> list[str]:
         return []
     if isinstance(tags, str):
         raise InvalidRequest(f"tags must be a list of str, not one str: [{tags!r}]")
+    if not isinstance(tags, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]  # a caller's own
+        raise InvalidRequest(f"tags must be a list of str, not {type(tags).__name__}")
     return list(tags)
+
+
+def _metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  # a caller's own
+        raise InvalidRequest(f"metadata must be a dict, not {type(metadata).__name__}")
+    return dict(metadata)
 
 
 def _data_urls(value: object) -> Iterator[str]:
     if isinstance(value, str):
-        if value.startswith("data:"):
+        if _DATA_URL.match(value):
             yield value
     elif isinstance(value, Mapping):
         for item in cast("Mapping[str, object]", value).values():

@@ -23,8 +23,8 @@ import tomllib
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from tailrace.schemas.errors import InvalidRequest
 from tailrace.schemas.keys import DEFAULT_NAMESPACE, Keys
@@ -80,7 +80,7 @@ class WorkerSettings(_Section):
 class Settings(BaseSettings):
     """Everything that can be set. `Settings.load()` reads the environment and the file that `TAILRACE_CONFIG` names."""
 
-    model_config = SettingsConfigDict(env_prefix="TAILRACE_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="TAILRACE_", env_ignore_empty=True, extra="forbid", frozen=True)
 
     redis_url: str | None = None
     """None: the embedded server."""
@@ -92,14 +92,20 @@ class Settings(BaseSettings):
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     config: Path | None = None
 
-    @model_validator(mode="after")
-    def _check(self) -> "Settings":
-        Keys(self.namespace)
-        for name, upstream in self.upstreams.items():
-            if upstream.fallback is not None and upstream.fallback not in self.upstreams:
-                known = ", ".join(sorted(self.upstreams))
-                raise ValueError(f"upstream {name!r} falls back to {upstream.fallback!r}, which is none of {known}")
-        return self
+    @field_validator("namespace")
+    @classmethod
+    def _is_namespace(cls, namespace: str) -> str:
+        return Keys(namespace).namespace
+
+    @field_validator("upstreams")
+    @classmethod
+    def _fall_back_to_others(cls, upstreams: dict[str, UpstreamSettings]) -> dict[str, UpstreamSettings]:
+        for name, upstream in upstreams.items():
+            others = sorted({*upstreams, "default"} - {name})
+            if upstream.fallback is not None and upstream.fallback not in others:
+                known = ", ".join(others) or "there is no other"
+                raise ValueError(f"upstream {name!r} falls back to {upstream.fallback!r}, which is none of: {known}")
+        return upstreams
 
     @property
     def keys(self) -> Keys:
@@ -111,23 +117,45 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **overrides: Any) -> "Settings":
-        """Environment, file and these overrides, the last one strongest. Raises: InvalidRequest naming what is wrong."""
+        """File, environment and these overrides, the last one strongest, setting by setting.
+
+        Raises: InvalidRequest naming what is wrong.
+        """
         try:
-            base = cls(**{name: value for name, value in overrides.items() if value is not None})
+            base = cls(**{name: _plain(value) for name, value in overrides.items() if value is not None})
             if base.config is None:
                 return base
             with base.config.open("rb") as file:
                 table = tomllib.load(file)
-            given = base.model_dump(include=base.model_fields_set)
-            return cls(**{**table, **given})
+            return cls(**_merged(table, base.model_dump(exclude_unset=True)))
         except OSError as error:
             raise InvalidRequest(f"TAILRACE_CONFIG names a file that cannot be read: {error}") from error
-        except tomllib.TOMLDecodeError as error:
+        except SettingsError as error:
+            raise InvalidRequest(f"a TAILRACE_ variable for a section must be JSON: {error}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InvalidRequest(f"TAILRACE_CONFIG names a file that is no TOML: {error}") from error
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise InvalidRequest(f"setting {where!r}: {first['msg']}") from None
+            raise InvalidRequest(f"setting {where!r}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _plain(value: Any) -> Any:
+    """Sections as tables of what is set in them, so that the environment and the file can fill in the rest."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(exclude_unset=True)
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}  # pyright: ignore[reportUnknownVariableType]  # foreign
+    return value
+
+
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Both tables in one, sections key by key; `over` wins."""
+    both = {**under, **over}
+    for name in under.keys() & over.keys():
+        if isinstance(under[name], dict) and isinstance(over[name], dict):
+            both[name] = _merged(under[name], over[name])
+    return both
 
 
 _DEFAULT_UPSTREAM: Final = UpstreamSettings()

@@ -5,13 +5,14 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Self
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Self
 
 from redis import Redis as BlockingRedis
 
 from tailrace.joblog import Broker, connected
+from tailrace.joblog.tasks import running
 from tailrace.queue import CancelReason, Claimed, Control
 from tailrace.queue.leased import LeasedWorker
 from tailrace.schemas import END, InvalidRequest, Settings, TailraceError
@@ -68,10 +69,8 @@ class Worker:
             await stack.enter_async_context(
                 Control(self._on_word, keys=keys, redis=self._broker.redis, worker_name=self.name)
             )
-            await stack.enter_async_context(
-                _running(sweep_for_ever(self._broker, keys, every_s=settings.worker.sweep_s))
-            )
-            await stack.enter_async_context(_running(self._watch()))
+            sweep = sweep_for_ever(self._broker, keys, every_s=settings.worker.sweep_s)
+            await stack.enter_async_context(running(sweep, self._watch()))
             self._stack = stack.pop_all()
         return self
 
@@ -107,17 +106,17 @@ class Worker:
         keys = self.settings.keys
         while True:
             await asyncio.sleep(self.settings.worker.lease_s)
-            running = list(self._queue.running.items())
-            if not running:
+            jobs = list(self._queue.running.items())
+            if not jobs:
                 continue
             try:
                 tops = await self._broker.many(
-                    [("XREVRANGE", keys.log(job_id), "+", "-", "COUNT", 1) for job_id, _ in running]
+                    [("XREVRANGE", keys.log(job_id), "+", "-", "COUNT", 1) for job_id, _ in jobs]
                 )
             except TailraceError as error:
                 logger.debug("cannot look at the running jobs' logs: %s", error)
                 continue
-            for (_, claimed), top in zip(running, tops, strict=True):
+            for (_, claimed), top in zip(jobs, tops, strict=True):
                 if not isinstance(top, Exception) and (not top or top[0][0].decode() == END):
                     claimed.cancel(CancelReason.CANCELLED)
 
@@ -126,14 +125,3 @@ def _url(settings: Settings) -> str:
     if settings.redis_url is None:
         raise InvalidRequest("a worker needs a Redis: set TAILRACE_REDIS_URL, or pass broker=")
     return settings.redis_url
-
-
-@asynccontextmanager
-async def _running(coroutine: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
-    """Runs beside the block, and ends with it."""
-    task = asyncio.create_task(coroutine)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)

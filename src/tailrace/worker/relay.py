@@ -28,6 +28,7 @@ from tailrace.joblog import (
     refuse,
     seal,
 )
+from tailrace.joblog.tasks import end
 from tailrace.schemas import BrokerUnavailable, BrokerUnsuitable, Keys, Position, TailraceError
 from tailrace.worker.memory import Line, Memory
 
@@ -173,16 +174,14 @@ class Relay:
         self._broker, self._keys, self._worker = broker, keys, worker
         self._dirty: dict[LogWriter, None] = {}
         self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._flush_for_ever(), name="tailrace-relay")
+        self._tasks = {asyncio.create_task(self._flush_for_ever(), name="tailrace-relay")}
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._tasks)
 
     async def open(
         self,

@@ -30,7 +30,8 @@ async def settle(broker: Broker, keys: Keys, job_id: str) -> bool:
         blob = await asyncio.to_thread(encode_snapshot, entries)
     else:
         blob = encode_snapshot(entries)
-    await store_snapshot(broker, keys, job_id, incarnation=str(job["incarnation"]), blob=blob)
+    incarnation, end = str(job["incarnation"]), entries[-1].value
+    await store_snapshot(broker, keys, job_id, incarnation=incarnation, blob=blob, end=end)
     status = Status(json.loads(entries[-1].value)["status"])
     await hand_off(broker, keys, job_id, status, ttl_ms=int(job["retention_ms"]))
     return True
