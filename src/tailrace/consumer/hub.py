@@ -15,7 +15,7 @@ from typing import Any, Final, Self, cast
 from redis.exceptions import RedisError
 
 from tailrace.joblog import Broker, Look, Publication, in_our_words, parse_publication
-from tailrace.schemas import BrokerUnavailable, Keys, Position, TailraceError
+from tailrace.schemas import BrokerUnavailable, BrokerUnsuitable, Keys, Position, TailraceError
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ SUBSCRIBE_S: Final = 5.0
 SILENCE_S: Final = 5.0
 #: Readers wait this long for a server that went away.
 PATIENCE_S: Final = 60.0
+_CANCEL_AGAIN_S: Final = 0.1
 _PAUSES_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -87,20 +88,27 @@ class Hub:
         self._connection: Any = None
         self._tasks: list[asyncio.Task[None]] = []
         self._wanted = asyncio.Event()
+        self._to_say: deque[tuple[str, str]] = deque()
+        self._words = asyncio.Event()
         self._failure: TailraceError | None = None
         self._failed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self._tasks = [
             asyncio.create_task(self._listen(), name="tailrace-hub"),
+            asyncio.create_task(self._speak(), name="tailrace-hub-say"),
             asyncio.create_task(self._look_around(), name="tailrace-hub-look"),
         ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        waiting = set(self._tasks)
+        while waiting:
+            # Again, if need be: up to Python 3.11 asyncio.wait_for (in redis-py, in fakeredis) swallows a cancellation
+            # that comes together with what it waits for. Source: github.com/python/cpython/issues/86296.
+            for task in waiting:
+                task.cancel()
+            waiting = (await asyncio.wait(waiting, timeout=_CANCEL_AGAIN_S))[1]
         await self._disconnect()
 
     @asynccontextmanager
@@ -111,7 +119,7 @@ class Hub:
         if channel is None:
             channel = self._channels[name] = _Channel(job_id)
             self._wanted.set()
-            await self._send("SUBSCRIBE", name)
+            self._say("SUBSCRIBE", name)
         feed = LiveFeed()
         channel.feeds.add(feed)
         try:
@@ -121,7 +129,7 @@ class Hub:
             channel.feeds.discard(feed)
             if not channel.feeds and self._channels.get(name) is channel:
                 del self._channels[name]
-                await self._send("UNSUBSCRIBE", name)
+                self._say("UNSUBSCRIBE", name)
 
     async def _confirmed(self, channel: _Channel) -> None:
         if channel.confirmed.is_set():
@@ -136,11 +144,23 @@ class Hub:
         if not channel.confirmed.is_set():
             raise self._failure or BrokerUnavailable("Redis does not confirm a subscription: is it overloaded?")
 
-    async def _send(self, *command: str) -> None:
+    def _say(self, word: str, channel: str) -> None:
         """Say it if there is a connection; else the next one begins with all channels anyway."""
         if self._connection is not None:
-            with suppress(RedisError, OSError):
-                await self._connection.send_command(*command)
+            self._to_say.append((word, channel))
+            self._words.set()
+
+    async def _speak(self) -> None:
+        """Send what was said. Not in the readers' own tasks: redis-py closes a connection if a send is cancelled."""
+        while True:
+            await self._words.wait()
+            self._words.clear()
+            while self._to_say:
+                command = self._to_say.popleft()
+                # It would connect again by itself, with this channel only.
+                if self._connection is not None and self._connection.is_connected:
+                    with suppress(RedisError, OSError):
+                        await self._connection.send_command(*command)
 
     async def _listen(self) -> None:
         pauses = 0
@@ -148,9 +168,13 @@ class Hub:
             await self._wanted.wait()
             if not self._channels:
                 self._wanted.clear()
+                self._failed.clear()
                 continue
+            answers = False
             try:
+                self._failed.clear()
                 await self._connect()
+                answers = True
                 pauses = 0
                 await self._hear()
                 await self._disconnect()
@@ -161,17 +185,27 @@ class Hub:
                     logger.warning("live channels: connection lost (%s), connecting again", type(error).__name__)
                 pauses += 1
                 self._failure = in_our_words(error)
-                self._failed.set()
+                # A connection that broke is no reason to turn readers away: the next one may be there in a moment.
+                if not answers or isinstance(self._failure, BrokerUnsuitable):
+                    self._failed.set()
                 await self._disconnect()
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # pacing, no secret
 
     async def _connect(self) -> None:
-        connection = cast("Any", self._broker.redis.connection_pool).make_connection()
-        await connection.connect()
+        pool = cast("Any", self._broker.redis.connection_pool)
+        # RESP2, whatever the client speaks: with RESP3 publications are pushes, which redis-py hands out another way.
+        options = {name: value for name, value in pool.connection_kwargs.items() if "maint_notifications" not in name}
+        connection = pool.connection_class(**{**options, "protocol": 2, "decode_responses": False})
+        try:
+            await connection.connect()
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
         # Known before the first await that follows: who subscribes meanwhile must find it.
         self._connection = connection
-        self._failed.clear()
-        await connection.send_command("SUBSCRIBE", *self._channels)
+        self._to_say.clear()
+        if self._channels:
+            await connection.send_command("SUBSCRIBE", *self._channels)
 
     async def _hear(self) -> None:
         pinged = False

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from typing import Self
 
-from tailrace.consumer.hub import Hub
+from tailrace.consumer.hub import LOOK_S, Hub
 from tailrace.joblog import Batch, Broker, Overview, follow, look
 from tailrace.schemas import END, START, Keys, Position, check_job_id, parse_position
 
@@ -12,9 +12,9 @@ from tailrace.schemas import END, START, Keys, Position, check_job_id, parse_pos
 class Consumer:
     """Reads jobs by id, from any position, at any time. Shared by all readers of a process."""
 
-    def __init__(self, broker: Broker, keys: Keys) -> None:
+    def __init__(self, broker: Broker, keys: Keys, *, look_s: float = LOOK_S) -> None:
         self._broker, self._keys = broker, keys
-        self._hub = Hub(broker, keys)
+        self._hub = Hub(broker, keys, look_s=look_s)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:

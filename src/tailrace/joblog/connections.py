@@ -4,6 +4,7 @@ The only module that knows how redis-py raises. Everything above asks `Broker` a
 again) or BrokerUnsuitable (change the server).
 """
 
+import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -67,7 +68,8 @@ def in_our_words(error: BaseException) -> TailraceError | None:
 
 @contextmanager
 def translated() -> Generator[None]:
-    """Errors of redis-py leave this block in our words, the cause chained."""
+    """Errors of redis-py leave this block in our words, the cause chained; a cancellation leaves it in any case."""
+    before = _cancellations()
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
@@ -75,26 +77,25 @@ def translated() -> Generator[None]:
         if ours is None or isinstance(error, TailraceError):
             raise
         raise ours from error
+    if _cancellations() > before:
+        # Up to Python 3.11 asyncio.wait_for (in redis-py's sending) swallows a cancellation that comes together with
+        # what it waits for: the caller would read on for ever. Source: github.com/python/cpython/issues/86296.
+        raise asyncio.CancelledError
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 class Script:
     """A Lua script, named on the wire by its digest."""
 
     def __init__(self, source: str, *, allow_oom: bool = False) -> None:
-        self._plain = source
-        self._allow_oom = allow_oom
-        self._name(_ALLOW_OOM + source if allow_oom else source)
-
-    def _name(self, source: str) -> None:
-        self.source = source
-        self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
-
-    def drop_flags(self) -> bool:
-        """For a server that knows no script flags. False if there are none to drop."""
-        if self.source is self._plain:
-            return False
-        self._name(self._plain)
-        return True
+        #: The same without flags, for a server that knows none.
+        self.plain = Script(source) if allow_oom else self
+        self.source = _ALLOW_OOM + source if allow_oom else source
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 
 class Subscription(Protocol):
@@ -113,6 +114,7 @@ class Broker:
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
+        self._knows_flags = True
 
     async def call(self, *command: Word) -> Any:
         """One command's answer, as redis-py parses it."""
@@ -132,12 +134,25 @@ class Broker:
         """A script's answer. It is loaded where the server does not know it."""
         with translated():
             try:
-                return await self._run(script, keys, args)
+                return await self._run(script if self._knows_flags else script.plain, keys, args)
             except ResponseError as error:
                 # fakeredis knows no flags. (A server that is too old says so to `require_suitable`.)
-                if "near '#'" in str(error) and script.drop_flags():
-                    return await self._run(script, keys, args)
-                raise
+                if script.plain is script or "near '#'" not in str(error):
+                    raise
+                self._knows_flags = False
+                return await self._run(script.plain, keys, args)
+
+    async def run_many(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Word]]]) -> list[Any]:
+        """The answers of one script for many keys and arguments, sent in one write; as `many`."""
+        await self.load(script)
+        answers = await self.many([["EVALSHA", script.sha, len(keys), *keys, *args] for keys, args in calls])
+        for number, ((keys, args), answer) in enumerate(zip(calls, answers, strict=True)):
+            if isinstance(answer, NoScriptError):  # forgotten since: SCRIPT FLUSH, or another server took over
+                try:
+                    answers[number] = await self.run(script, keys, args)
+                except TailraceError as error:
+                    answers[number] = error
+        return answers
 
     async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Word]) -> Any:
         redis = cast("Any", self.redis)
@@ -172,6 +187,7 @@ def connect(url: str) -> Redis:
             timeout=None,
             socket_connect_timeout=_CONNECT_TIMEOUT_S,
             socket_timeout=_ANSWER_TIMEOUT_S,
+            protocol=2,
             decode_responses=False,
             # Every script of ours may be sent twice, so one retry (of a connection that went stale) is safe.
             retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 1),
@@ -180,6 +196,10 @@ def connect(url: str) -> Redis:
         raise InvalidRequest(
             f"TAILRACE_REDIS_URL is no Redis URL ({error}): write redis://[user:password@]host:port/db, rediss://... or unix://..."
         ) from None
+    if pool.connection_kwargs["protocol"] != 2 or pool.connection_kwargs["decode_responses"]:
+        raise InvalidRequest(
+            "TAILRACE_REDIS_URL sets protocol= or decode_responses=: leave them out, tailrace chooses them"
+        )
     return Redis.from_pool(pool)
 
 

@@ -42,23 +42,31 @@ class Cursor:
 
         Raises: HistoryLost if the log has a hole.
         """
-        if entries and entries[0].field == "attempt" and not self.stood(_after(entries[0])):
+        if entries and self._goes_on_elsewhere(entries[0]):
             return None
         return self._take(entries)
 
     def take_whole(self, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """What to take of the whole log, after the server went back in time: all from the first attempt that is new.
+        """What to take of the whole log when reading from `last` does not tell: all from the first record that is new.
+
+        After the server went back in time that is an attempt; else (the log grew while we read) the one after `last`.
 
         Nothing, if it only went back and nobody has written since. Raises: HistoryLost if what stands cannot be told.
         """
         for number, entry in enumerate(entries):
             if entry.position != END and self.stood(entry.position):
                 continue
-            if entry.field != "attempt":
-                before = entries[number - 1].position if number else START
+            before = entries[number - 1].position if number else START
+            if entry.field != "attempt" and before != self.last:
                 raise HistoryLost(self.job_id, after=before, until=self.last)
             return self._take(entries[number:])
         return []
+
+    def _goes_on_elsewhere(self, entry: Entry) -> bool:
+        """Whether the record before this one is none that we have taken: there is a new attempt below the cursor."""
+        if entry.position == END:
+            return _last(entry) != self.last
+        return entry.field == "attempt" and not self.stood(_after(entry))
 
     def _take(self, entries: Sequence[Entry]) -> Sequence[Entry]:
         for entry in entries:
@@ -67,7 +75,7 @@ class Cursor:
 
     def _step(self, entry: Entry) -> None:
         if entry.position == END:
-            last = Position(json.loads(entry.value)["last"])
+            last = _last(entry)
             if last != self.last:
                 low, high = sorted((last, self.last), key=parse_position)
                 raise HistoryLost(self.job_id, after=low, until=high)
@@ -91,8 +99,14 @@ class Cursor:
         if not self.stood(after):
             raise HistoryLost(self.job_id, after=self.last, until=until)
         epoch, seq = parse_position(after)
+        # Claims grow: every epoch above the one that stands came after it, and is lost with its tail.
+        self._seen = {known: top for known, top in self._seen.items() if known < epoch}
         self._seen[epoch] = seq
 
 
 def _after(entry: Entry) -> Position:
     return Position(json.loads(entry.value)["after"])
+
+
+def _last(entry: Entry) -> Position:
+    return Position(json.loads(entry.value)["last"])

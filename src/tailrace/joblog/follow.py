@@ -7,6 +7,7 @@ the log is what is true.
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
 
 from tailrace.joblog.connections import Broker
@@ -83,13 +84,15 @@ async def follow(
             taken = reader.cursor.take_live(news.after, news.entries)
             if taken is not None:
                 if taken:
-                    yield resume.fresh(taken)
+                    for batch in resume.split(reader.cursor, taken):
+                        yield batch
                 continue
         elif news.top == reader.cursor.last:
             await reader.expire(news.now_ms)
             continue
         async for entries in reader.catch_up():
-            yield resume.fresh(entries)
+            for batch in resume.split(reader.cursor, entries):
+                yield batch
 
 
 class _Resume:
@@ -99,38 +102,38 @@ class _Resume:
         self._job_id, self._after = job_id, after
         self._asked = parse_position(after)
         self._done = after == START
-        self._behind = False
 
     def split(self, cursor: Cursor, entries: Sequence[Entry]) -> list[Batch]:
+        """Batches of what the cursor has just taken."""
         if self._done:
-            return [self.fresh(entries)]
+            return [Batch(entries, fresh=True)]
         number = sum(parse_position(entry.position) <= self._asked for entry in entries)
         before, rest = entries[:number], entries[number:]
         batches = [Batch(before, fresh=False)] if before else []
         if rest:
-            self._check(cursor, stands=before[-1].position if before else None)
-            batches.append(self.fresh(rest))
+            self._done = True
+            if not cursor.stood(self._after):
+                self._check_epoch(cursor, stands=before[-1].position if before else None)
+                self._check_told(rest[0])
+            batches.append(Batch(rest, fresh=True))
         return batches
 
     def caught_up(self, cursor: Cursor) -> None:
-        if not self._done:
-            self._check(cursor, stands=cursor.last)
-
-    def fresh(self, entries: Sequence[Entry]) -> Batch:
-        if self._behind and entries[0].position == END:
-            # What the reader was shown is gone, and no later attempt says what stands instead.
-            last = Position(json.loads(entries[0].value)["last"])
-            raise HistoryLost(self._job_id, after=last, until=self._after)
-        self._behind = False
-        return Batch(entries, fresh=True)
-
-    def _check(self, cursor: Cursor, *, stands: Position | None) -> None:
-        self._done = True
+        """The log has no more: the position is in it, or it went back behind it and the position's attempt may go on."""
         if cursor.stood(self._after):
-            return
+            self._done = True
+        else:
+            self._check_epoch(cursor, stands=cursor.last)
+
+    def _check_epoch(self, cursor: Cursor, *, stands: Position | None) -> None:
         if self._asked[0] == 0 or not cursor.knows_epoch(self._after):
             raise PositionLost(self._job_id, asked=self._after, stands=stands)
-        self._behind = True
+
+    def _check_told(self, first: Entry) -> None:
+        """What the reader was shown is gone: a later attempt must say what stands instead."""
+        if first.position == END:
+            last = Position(json.loads(first.value)["last"])
+            raise HistoryLost(self._job_id, after=last, until=self._after)
 
 
 class _Reader:
@@ -178,4 +181,6 @@ class _Reader:
     async def expire(self, now_ms: int) -> None:
         """End the job if its time is over and nobody else has."""
         if expired(self._job, now_ms):
-            await seal_expired(self._broker, self._keys, self._job_id)
+            # Not now? The next look tries again.
+            with suppress(BrokerUnavailable):
+                await seal_expired(self._broker, self._keys, self._job_id)

@@ -188,11 +188,14 @@ return {had > 0 and 'ok' or 'gone'}
 """
 )
 
-#: KEYS log, snapshot; ARGV 1 incarnation, 2 the snapshot
+#: KEYS log, snapshot; ARGV 1 incarnation, 2 the snapshot, 3 the end record that it was made with ('' = any)
 SNAPSHOT: Final = (
     PREAMBLE
     + f"""
-if top() ~= '{END}' or not of_incarnation(ARGV[1]) then return {{'no'}} end
+local found, _, value = top()
+if found ~= '{END}' or not of_incarnation(ARGV[1]) then return {{'no'}} end
+-- An end that the server lost can be written again: a snapshot from before that is not what stands.
+if ARGV[3] ~= '' and ARGV[3] ~= value then return {{'no'}} end
 local ttl = redis.call('PTTL', log)
 if ttl <= 0 then return {{'no'}} end
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ttl)

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from tailrace.joblog.connections import Broker, in_our_words
 from tailrace.joblog.snapshot import decode_snapshot
-from tailrace.joblog.writing import End, seal
+from tailrace.joblog.writing import End, Gone, seal
 from tailrace.schemas import (
     END,
     FIRST,
@@ -123,9 +124,10 @@ def expired(job: JsonObject, now_ms: int) -> bool:
 
 
 async def seal_expired(broker: Broker, keys: Keys, job_id: str) -> None:
-    """End a job whose time is over. Anyone may; the first end stands."""
+    """End a job whose time is over. Anyone may; the first end stands. Nothing, if the log is gone meanwhile."""
     error = ErrorDetail(type="deadline_exceeded", message="the job passed its deadline before it ended", retryable=True)
-    await seal(broker, keys, job_id, End(Status.EXPIRED, error=error))
+    with suppress(Gone):
+        await seal(broker, keys, job_id, End(Status.EXPIRED, error=error))
 
 
 def _overview(first: Entry | None, last: Entry) -> Overview:

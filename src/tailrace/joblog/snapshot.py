@@ -46,14 +46,26 @@ def decode_snapshot(job_id: str, blob: bytes) -> list[Entry]:
             raise ValueError(f"snapshot version {blob[:1]!r}")
         entries: list[Entry] = []
         for segment in json.loads(zlib.decompress(blob[1:])):
-            field, epoch, seq = segment[:3]
-            if len(segment) == 4:
-                entries.append(Entry(position(epoch, seq), field, segment[3]))
-                continue
-            at, text = 0, segment[4]
-            for number, length in enumerate(segment[3], seq):
-                entries.append(Entry(Position(f"{epoch}-{number}"), field, text[at : at + length]))
-                at += length
-    except (ValueError, TypeError, zlib.error) as error:
+            match segment:
+                case [str(field), int(epoch), int(seq), str(value)]:
+                    entries.append(Entry(position(epoch, seq), field, value))
+                case [str(field), int(epoch), int(seq), lengths, str(text)]:
+                    entries += _chunks(field, epoch, seq, lengths, text)
+                case _:
+                    raise ValueError("a segment of another shape")
+        if not entries or entries[-1].position != END:
+            raise ValueError("a snapshot without an end")
+    except (ValueError, TypeError, RecursionError, zlib.error) as error:
         raise HistoryLost(job_id, after=START, until=END) from error
+    return entries
+
+
+def _chunks(field: str, epoch: int, seq: int, lengths: Any, text: str) -> list[Entry]:
+    """Raises: ValueError or TypeError if these are not the lengths of the text's pieces."""
+    if sum(lengths) != len(text) or min(lengths) < 0:
+        raise ValueError("lengths that are not the text's")
+    at, entries = 0, list[Entry]()
+    for number, length in enumerate(lengths, seq):
+        entries.append(Entry(Position(f"{epoch}-{number}"), field, text[at : at + length]))
+        at += length
     return entries

@@ -167,16 +167,25 @@ async def seal(
     raise AssertionError(answer)
 
 
-async def erase(broker: Broker, keys: Keys, job_id: str) -> None:
-    """Remove everything of a job that has ended; its id stays taken until its time is over. Raises: JobNotFound."""
+async def erase(broker: Broker, keys: Keys, job_id: str) -> bool:
+    """Remove everything of a job that has ended; its id stays taken until its time is over. False if it has not ended.
+
+    Raises: JobNotFound.
+    """
     answer = await broker.run(ERASE, [keys.log(job_id), keys.request(job_id), keys.snapshot(job_id)], [])
     if answer[0] == b"gone":
         raise JobNotFound(job_id)
+    return bool(answer[0] == b"ok")
 
 
-async def store_snapshot(broker: Broker, keys: Keys, job_id: str, *, incarnation: str, blob: bytes) -> bool:
-    """Put a sealed log's snapshot in its place. False if there is nothing (left) to do."""
-    answer = await broker.run(SNAPSHOT, [keys.log(job_id), keys.snapshot(job_id)], [incarnation, blob])
+async def store_snapshot(
+    broker: Broker, keys: Keys, job_id: str, *, incarnation: str, blob: bytes, end: str = ""
+) -> bool:
+    """Put a sealed log's snapshot in its place. False if there is nothing (left) to do.
+
+    `end`: the value of the end record in the snapshot; with it nothing is done if the log has another one by now.
+    """
+    answer = await broker.run(SNAPSHOT, [keys.log(job_id), keys.snapshot(job_id)], [incarnation, blob, end])
     return bool(answer[0] == b"ok")
 
 

@@ -49,15 +49,9 @@ class Producer:
 
     async def submit_many(self, requests: Sequence[tuple[JobRequest, str | None]]) -> list[str]:
         """Submit in one round trip. Raises the first refusal after all were sent: those before and behind it are stored."""
-        await self._broker.load(SUBMIT)
-        job_ids: list[str] = []
-        commands: list[list[Word]] = []
-        for request, given in requests:
-            job_id = new_job_id() if given is None else check_job_id(given)
-            keys, args = self._command(request, job_id)
-            job_ids.append(job_id)
-            commands.append(["EVALSHA", SUBMIT.sha, len(keys), *keys, *args])
-        for job_id, answer in zip(job_ids, await self._broker.many(commands), strict=True):
+        job_ids = [new_job_id() if given is None else check_job_id(given) for _, given in requests]
+        calls = [self._command(request, job_id) for (request, _), job_id in zip(requests, job_ids, strict=True)]
+        for job_id, answer in zip(job_ids, await self._broker.run_many(SUBMIT, calls), strict=True):
             if isinstance(answer, Exception):
                 raise in_our_words(answer) or answer
             self._judge(job_id, answer)
@@ -89,7 +83,8 @@ class Producer:
         overview = await look(self._broker, self._keys, check_job_id(job_id))
         if not overview.status.ended:
             await self.cancel(job_id)
-        await erase(self._broker, self._keys, job_id)
+        while not await erase(self._broker, self._keys, job_id):  # the server lost the end
+            await self.cancel(job_id)
         await self._broker.call("ZREM", self._keys.open, job_id)
 
     async def _tell_worker(self, job_id: str, last: Position) -> None:

@@ -80,6 +80,8 @@ class LogWriter:
         """Append these records, in this order, soon. Raises: the refusal that an earlier append met."""
         if self.refusal is not None:
             raise self.refusal
+        if not lines:
+            return
         self.pending.extend(lines)
         self._characters += sum(len(line.text) for line in lines)
         self._relay.mark(self)
