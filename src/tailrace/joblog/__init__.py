@@ -3,13 +3,14 @@
 Imports only schemas. docs/architecture.md tells the protocol and why it is what it is.
 """
 
-from tailrace.joblog.connections import Broker, Script, Word, connect, connected, in_our_words, translated
+from tailrace.joblog.connections import Broker, Script, connect, connected
 from tailrace.joblog.cursor import Cursor
 from tailrace.joblog.follow import Batch, Feed, Look, follow
 from tailrace.joblog.lua import submit_source
 from tailrace.joblog.publication import Publication, parse_publication
 from tailrace.joblog.reading import Overview, Page, expired, look, read_log, read_page, seal_expired
 from tailrace.joblog.snapshot import decode_snapshot, encode_snapshot
+from tailrace.joblog.translation import Word, in_our_words, translated
 from tailrace.joblog.writing import (
     APPEND,
     Claim,

@@ -5,8 +5,9 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from tailrace.joblog.connections import Broker, in_our_words
+from tailrace.joblog.connections import Broker
 from tailrace.joblog.snapshot import decode_snapshot
+from tailrace.joblog.translation import in_our_words
 from tailrace.joblog.writing import End, Gone, seal
 from tailrace.schemas import (
     END,
@@ -92,7 +93,7 @@ async def read_log(broker: Broker, keys: Keys, job_id: str) -> AsyncGenerator[li
             return
         yield page.entries
         after = page.entries[-1].position
-        if after == END:
+        if after in (page.top, END):
             return
 
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from tailrace.joblog import lua
-from tailrace.joblog.connections import Broker, Script, Word
+from tailrace.joblog.connections import Broker, Script
+from tailrace.joblog.translation import Word
 from tailrace.schemas import EndRecord, ErrorDetail, JobNotFound, JsonObject, Keys, Position, Status, Timings
 from tailrace.schemas.positions import END, START
 

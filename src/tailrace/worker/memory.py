@@ -47,6 +47,11 @@ class Memory:
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.lines: list[Line] = []
+        self.know(entries)
+
+    def know(self, entries: Iterable[Entry]) -> None:
+        """These records, and no others."""
+        self.lines.clear()
         known: dict[str, Line] = {}
         for entry in entries:
             line = Line(entry.field, entry.value, entry.position)

@@ -18,6 +18,7 @@ from tailrace.joblog import (
     Claim,
     End,
     Ending,
+    Fenced,
     Gone,
     LogRefusal,
     Lost,
@@ -25,11 +26,21 @@ from tailrace.joblog import (
     append_command,
     claim,
     in_our_words,
+    read_log,
     refuse,
     seal,
 )
 from tailrace.joblog.tasks import end
-from tailrace.schemas import BrokerUnavailable, BrokerUnsuitable, Keys, Position, TailraceError
+from tailrace.schemas import (
+    BrokerUnavailable,
+    BrokerUnsuitable,
+    Entry,
+    JobNotFound,
+    Keys,
+    Position,
+    TailraceError,
+    parse_position,
+)
 from tailrace.worker.memory import Line, Memory
 
 logger = logging.getLogger(__name__)
@@ -142,7 +153,7 @@ class LogWriter:
         again = self.memory.go_back(claimed.after)
         if again is None:
             # Somebody else wrote there: not ours to repair. A new run reads the log afresh.
-            self.refuse(Gone())
+            self.refuse(Fenced())
             return
         logger.warning("job %r: the server lost records, writing %d again", self.job_id, len(again))
         self.pending = [*again, *self.sent, *self.pending]
@@ -174,6 +185,7 @@ class Relay:
 
     def __init__(self, broker: Broker, keys: Keys, *, worker: str) -> None:
         self._broker, self._keys, self._worker = broker, keys, worker
+        self._pipe = broker.pipe()
         self._dirty: dict[LogWriter, None] = {}
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -184,6 +196,7 @@ class Relay:
 
     async def __aexit__(self, *_: object) -> None:
         await end(self._tasks)
+        await self._pipe.close()
 
     async def open(
         self,
@@ -194,14 +207,33 @@ class Relay:
         memory: Memory,
         refused: Callable[[LogRefusal], None],
     ) -> LogWriter:
-        """Claim a log for an attempt. `memory`: all its records; `refused` is called once when the log closes to us.
+        """Claim a log for an attempt. `memory`: its records, which are made to agree with the log as it was claimed;
+        `refused` is called once when the log closes to us.
 
-        Raises: Sealed, Gone, BrokerUnavailable, BrokerUnsuitable.
+        Raises: LogRefusal, BrokerUnavailable, BrokerUnsuitable.
         """
         claimed = await self._claim(job_id, incarnation, attempt)
-        return LogWriter(
+        lost = memory.go_back(claimed.after)
+        if lost is None:
+            # Somebody wrote between our reading and our claim. From here on nobody else does: read again.
+            memory.know(await self._before(job_id, claimed))
+        writer = LogWriter(
             self, job_id, incarnation=incarnation, attempt=attempt, claimed=claimed, memory=memory, refused=refused
         )
+        if lost:
+            # The server went back since: what an earlier attempt said and readers were shown must stand before this one.
+            writer.write(*lost)
+            await writer.flushed()
+        return writer
+
+    async def _before(self, job_id: str, claimed: Claim) -> list[Entry]:
+        """The log up to a claim of ours. Raises: Gone, BrokerUnavailable."""
+        try:
+            entries = [entry async for page in read_log(self._broker, self._keys, job_id) for entry in page]
+        except JobNotFound:
+            raise Gone from None
+        claim_order = parse_position(claimed.position)
+        return [entry for entry in entries if parse_position(entry.position) < claim_order]
 
     def mark(self, writer: LogWriter) -> None:
         """This writer has something to send."""
@@ -251,7 +283,7 @@ class Relay:
                 commands.append(self._append(writer))
         if not commands:
             return
-        for writer, answer in zip(sending, await self._broker.many(commands), strict=True):
+        for writer, answer in zip(sending, await self._pipe.ask(commands), strict=True):
             if isinstance(answer, NoScriptError):
                 await self._broker.load(APPEND)
                 self.mark(writer)

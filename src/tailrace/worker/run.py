@@ -91,7 +91,9 @@ class Run:
             except Fenced:
                 # We hold the lease, but another worker claimed the log: let it show whether it lives.
                 raise Retry(defer=self._settings.lease_s) from None
-        await settle(self._broker, self._keys, self._job_id)
+        if not await settle(self._broker, self._keys, self._job_id):
+            # The server lost the end, or it is another incarnation's log by now: the queue must not forget it.
+            raise Retry(defer=self._settings.retry_delay_s)
 
     async def _until_deadline(self, job: Job) -> None:
         now_ms = await self._broker.now_ms()

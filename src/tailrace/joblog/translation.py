@@ -1,0 +1,80 @@
+"""redis-py's errors in our words. The only module that knows how redis-py raises.
+
+Everything above gets answers, BrokerUnavailable (try again) or BrokerUnsuitable (change the server).
+"""
+
+import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final
+
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from tailrace.schemas import BrokerUnavailable, BrokerUnsuitable, TailraceError
+
+Word = str | bytes | int | float
+"""A part of a command."""
+
+#: A half-open connection must not hang for ever, a slow server not fail. Ours, around whole calls, not redis-py's
+#: socket_timeout: that one goes through asyncio.wait_for, which up to Python 3.11 loses a cancellation that comes together
+#: with an answer (9 of 240 lost when tried; with asyncio.timeout none), and costs 20 us a command.
+ANSWER_TIMEOUT_S: Final = 15.0
+
+
+def in_our_words(error: BaseException) -> TailraceError | None:
+    """What an error of redis-py or of the socket below it means to a caller of ours; None if it is none of theirs."""
+    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+        return BrokerUnsuitable(
+            f"Redis refuses this user: {error}",
+            cure="check user and password in TAILRACE_REDIS_URL and the user's ACL (`tailrace doctor` lists what it needs)",
+        )
+    if isinstance(error, OutOfMemoryError):
+        return BrokerUnsuitable(
+            "Redis is out of memory", cure="raise maxmemory, shorten retention=, or wait for jobs to expire"
+        )
+    if isinstance(error, RedisConnectionError | RedisTimeoutError | ReadOnlyError | OSError | TimeoutError):
+        return BrokerUnavailable(
+            f"Redis does not answer: {str(error) or type(error).__name__}. Is it running, and is TAILRACE_REDIS_URL right?"
+        )
+    if isinstance(error, ResponseError):
+        text = str(error)
+        if text.startswith(("LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS")):
+            return BrokerUnavailable(f"Redis cannot answer now: {text}")
+        if text.startswith(("OOM", "MISCONF")) or "OOM command not allowed" in text:
+            return BrokerUnsuitable(f"Redis refuses writes: {text}", cure="free memory or disk space on the server")
+        return BrokerUnsuitable(f"Redis refuses a command: {text}", cure="run `tailrace doctor`")
+    if isinstance(error, RedisError):
+        return BrokerUnavailable(f"Redis does not answer as expected: {error}")
+    return None
+
+
+@contextmanager
+def translated() -> Generator[None]:
+    """Errors of redis-py leave this block in our words, the cause chained; a cancellation leaves it in any case."""
+    before = _cancellations()
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        ours = in_our_words(error)
+        if ours is None or isinstance(error, TailraceError):
+            raise
+        raise ours from error
+    if _cancellations() > before:
+        # Up to Python 3.11 asyncio.wait_for (in redis-py's sending) swallows a cancellation that comes together with
+        # what it waits for: the caller would read on for ever. Source: github.com/python/cpython/issues/86296.
+        raise asyncio.CancelledError
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
