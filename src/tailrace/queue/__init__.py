@@ -8,6 +8,7 @@ May import: schemas.
 from tailrace.queue.claimed import CancelReason, Claimed
 from tailrace.queue.control import CANCEL, Control, control_message
 from tailrace.queue.enqueue import ENQUEUE_LUA, enqueue, payload_key
+from tailrace.queue.handback import hand_back
 from tailrace.queue.serializer import PayloadRefused, dump_payload, load_payload, queue_payload
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "control_message",
     "dump_payload",
     "enqueue",
+    "hand_back",
     "load_payload",
     "payload_key",
     "queue_payload",

@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from tailrace.queue.claimed import DONE_MS, CancelReason, Claimed
 from tailrace.queue.enqueue import SOON_MS
+from tailrace.queue.handback import holder
 from tailrace.queue.leases import Leases, Taken
 from tailrace.queue.names import FUNCTION
 from tailrace.queue.outage import Outage
@@ -115,7 +116,7 @@ class LeasedWorker(Worker):
         self._drains = 0
         self._closed = False
         self._outage = Outage(f"worker {worker_name!r}", logger)
-        token = uuid4().hex
+        token = holder(worker_name) + uuid4().hex
         self._leases = Leases(client, keys=keys, token=token, lease_ms=lease_ms)
         self._listener = Listener(client, keys=keys, worker=worker_name, heard=self._heard)
         self._renewal = Renewal(
