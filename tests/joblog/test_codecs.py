@@ -124,18 +124,18 @@ def test_a_snapshot_of_another_shape_is_a_typed_error_or_records(shape: Any) -> 
     assert all(type(entry.value) is str and type(entry.field) is str for entry in entries)
 
 
-@pytest.mark.parametrize(
-    "segments",
-    [
-        [["chunk", 1, 1, [-1, 3], "ab"]],
-        [["chunk", 1, 1, [1], "ab"]],
-        [["chunk", 1, 1, ["1"], "a"]],
-        [["chunk", 1, 1, {}, "a"]],
-        [["chunk", 1]],
-        ["chunk"],
-        [["delta", 1, 1, 5]],
-    ],
-)
+OTHER_SHAPES: list[Any] = [
+    [["chunk", 1, 1, [-1, 3], "ab"]],
+    [["chunk", 1, 1, [1], "ab"]],
+    [["chunk", 1, 1, ["1"], "a"]],
+    [["chunk", 1, 1, {}, "a"]],
+    [["chunk", 1]],
+    ["chunk"],
+    [["delta", 1, 1, 5]],
+]
+
+
+@pytest.mark.parametrize("segments", OTHER_SHAPES)
 def test_a_snapshot_with_a_segment_of_another_shape_is_a_typed_error(segments: Any) -> None:
     end = ["end", MAX, MAX, "{}"]
     assert decode_snapshot("job", b"\x01" + zlib.compress(json.dumps([end]).encode()))

@@ -267,6 +267,10 @@ class Relay:
                 await self._flush(writers)
             except TailraceError as error:
                 self._later(writers, error)
+            except Exception as error:
+                # One writer's trouble must not stop the others: all of this flush is sent again, after a pause.
+                logger.exception("relay: a flush failed")
+                self._later(writers, BrokerUnavailable(type(error).__name__))
             if self._dirty:
                 await asyncio.sleep(max(0.0, SPACING_S - (loop.time() - began)))
 

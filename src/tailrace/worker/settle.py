@@ -9,6 +9,8 @@ from tailrace.schemas import Entry, JobNotFound, Keys, Status
 
 #: Above this, compressing is left to a thread: 1 MiB takes some 30 ms, which a thousand streams would feel.
 _THREAD_CHARACTERS: Final = 64 * 1024
+#: How long the word of an end is kept when its job does not say.
+_TTL_MS: Final = 3_600_000
 
 
 async def settle(broker: Broker, keys: Keys, job_id: str) -> bool:
@@ -25,6 +27,10 @@ async def settle(broker: Broker, keys: Keys, job_id: str) -> bool:
         return True
     if entries[-1].field != "end":
         return False
+    status = Status(json.loads(entries[-1].value)["status"])
+    if entries[0].field != "job":  # trimmed from outside: there is no whole to keep
+        await hand_off(broker, keys, job_id, status, ttl_ms=_TTL_MS)
+        return True
     job = json.loads(entries[0].value)
     if sum(len(entry.value) for entry in entries) > _THREAD_CHARACTERS:
         blob = await asyncio.to_thread(encode_snapshot, entries)
@@ -32,6 +38,5 @@ async def settle(broker: Broker, keys: Keys, job_id: str) -> bool:
         blob = encode_snapshot(entries)
     incarnation, end = str(job["incarnation"]), entries[-1].value
     await store_snapshot(broker, keys, job_id, incarnation=incarnation, blob=blob, end=end)
-    status = Status(json.loads(entries[-1].value)["status"])
     await hand_off(broker, keys, job_id, status, ttl_ms=int(job["retention_ms"]))
     return True
