@@ -1,5 +1,6 @@
 """What a worker knows of a job before it runs it: the request, the log, the attempts so far. Pure but for `load`."""
 
+import asyncio
 import json
 from dataclasses import dataclass
 from typing import Any, Final
@@ -26,6 +27,8 @@ class Job:
     request: JobRequest
     memory: Memory
     ended: bool
+    now_ms: float
+    """The server's clock when it was read."""
 
     def next_attempt(self) -> int:
         """The number of the attempt to come. A replay, and the attempt after a hand-back, keep the number."""
@@ -51,15 +54,25 @@ class Job:
         return event, self.request.task or self.request.model or name
 
 
+class RequestLost(Exception):  # a finding, not a fault of ours
+    """The log is there, the request is not: the server has evicted it."""
+
+    def __init__(self, incarnation: str) -> None:
+        super().__init__(incarnation)
+        self.incarnation = incarnation
+
+
 async def load(broker: Broker, keys: Keys, job_id: str) -> Job:
-    """Read a job. Raises: JobNotFound if its log or its request is gone, BrokerUnavailable."""
-    entries: list[Entry] = [entry async for page in read_log(broker, keys, job_id) for entry in page]
-    if not entries:
+    """Read a job. Raises: JobNotFound if its log is gone, RequestLost, BrokerUnavailable."""
+    # Side by side: it all stands between a prompt and its first token.
+    entries, (stored, time) = await asyncio.gather(
+        _entries(broker, keys, job_id), broker.many([("GET", keys.request(job_id)), ("TIME",)])
+    )
+    record = decode(entries[0]) if entries else None
+    if not isinstance(record, JobRecord):
         raise JobNotFound(job_id)
-    stored = await broker.call("GET", keys.request(job_id))
-    record = decode(entries[0])
-    if stored is None or not isinstance(record, JobRecord):
-        raise JobNotFound(job_id)
+    if not isinstance(stored, bytes):
+        raise RequestLost(record.incarnation)
     fields: Any = json.loads(stored)
     return Job(
         job_id=job_id,
@@ -67,7 +80,12 @@ async def load(broker: Broker, keys: Keys, job_id: str) -> Job:
         request=JobRequest.model_validate(fields["request"]),
         memory=Memory(entries),
         ended=entries[-1].field == "end",
+        now_ms=int(time[0]) * 1000 + int(time[1]) / 1000,
     )
+
+
+async def _entries(broker: Broker, keys: Keys, job_id: str) -> list[Entry]:
+    return [entry async for page in read_log(broker, keys, job_id) for entry in page]
 
 
 def _is_hand_back(line: Line) -> bool:

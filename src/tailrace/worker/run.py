@@ -12,6 +12,7 @@ import logging
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from arq.worker import Retry
@@ -32,7 +33,7 @@ from tailrace.schemas import (
     Timings,
     WorkerSettings,
 )
-from tailrace.worker.job import Job, load
+from tailrace.worker.job import Job, RequestLost, load
 from tailrace.worker.memory import Line, chunk
 from tailrace.worker.relay import LogWriter, Relay
 from tailrace.worker.settle import settle
@@ -83,7 +84,10 @@ class Run:
         except JobNotFound:
             logger.info("job %r is gone, nothing to do", self._job_id)
             return
-        if not job.ended:
+        except RequestLost as lost:
+            await self._end_without_request(lost.incarnation)
+            job = None
+        if job is not None and not job.ended:
             try:
                 await self._until_deadline(job)
             except (Sealed, Gone):
@@ -96,9 +100,8 @@ class Run:
             raise Retry(defer=self._settings.retry_delay_s)
 
     async def _until_deadline(self, job: Job) -> None:
-        now_ms = await self._broker.now_ms()
-        self._clock_ahead_ms = time.time() * 1000 - now_ms
-        left_s = (job.record.deadline - now_ms) / 1000
+        self._clock_ahead_ms = time.time() * 1000 - job.now_ms
+        left_s = (job.record.deadline - job.now_ms) / 1000
         if left_s <= 0:
             await seal_expired(self._broker, self._keys, self._job_id)
             return
@@ -293,6 +296,13 @@ class Run:
     async def _give_up(self, error: ErrorDetail) -> None:
         """End a job that this worker does not even begin."""
         await seal(self._broker, self._keys, self._job_id, End(Status.FAILED, error=error))
+
+    async def _end_without_request(self, incarnation: str) -> None:
+        """Nobody can run it any more: its readers must not wait for the deadline."""
+        message = "the server no longer has the job's request: does it evict keys (maxmemory-policy)?"
+        error = ErrorDetail(type="request_lost", message=message, retryable=True)
+        with suppress(Gone):  # deleted since, or another job under the same id
+            await seal(self._broker, self._keys, self._job_id, End(Status.FAILED, error=error), incarnation=incarnation)
 
     def _refused(self, refusal: LogRefusal) -> None:
         """The log takes no more: stop the upstream call now, not at its next word."""
