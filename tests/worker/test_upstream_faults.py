@@ -84,11 +84,16 @@ async def test_a_key_that_is_missing_or_no_key_is_told_before_any_request(
     assert not rehearsal.calls
 
 
-async def test_unknown_upstreams_and_missing_models_are_told(rehearsal: Rehearsal) -> None:
+async def test_an_unknown_upstream_is_told_and_a_model_is_the_jobs_the_settings_or_the_upstreams_choice(
+    rehearsal: Rehearsal,
+) -> None:
     async with upstreams_of(default={"base_url": rehearsal.base_url}) as upstreams:
         _, unknown = await failing(upstreams, ask(upstream="odd"))
         _, no_model = await failing(upstreams, JobRequest.of("hi"))
-    assert (unknown.detail.type, no_model.detail.type) == ("unknown_upstream", "no_model")
+    assert unknown.detail.type == "unknown_upstream"
+    assert no_model.detail.type == "upstream_status"
+    assert "you must provide a model parameter" in no_model.detail.message
+    assert "model" not in rehearsal.calls[-1].body
     async with upstreams_of(default={"base_url": rehearsal.base_url, "default_model": "m-2"}) as upstreams:
         assert (await read(upstreams, JobRequest.of("hi")))[1].model == "m-2"
 

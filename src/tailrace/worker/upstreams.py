@@ -137,13 +137,8 @@ class _Upstream:
             return ()
 
     def _body(self, request: JobRequest, continue_from: str | None) -> Body:
+        # Without one the upstream decides: a server of one model answers, another says what it wants.
         model = request.model or self.settings.default_model
-        if model is None:
-            raise UpstreamError(
-                "no_model",
-                f"the job names no model, and upstream {self.name!r} has no default_model: pass model= or set one",
-                phase="request",
-            )
         try:
             return build_body(request, model, continue_from=continue_from, prefill=self.settings.prefill)
         except ValueError as error:

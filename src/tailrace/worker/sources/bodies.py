@@ -24,11 +24,17 @@ class Body:
     """Whether it asks for what comes after the text to continue from."""
 
 
-def build_body(request: JobRequest, model: str, *, continue_from: str | None = None, prefill: bool = False) -> Body:
-    """The body of a request to `model`. Raises: KeyError for a task, ValueError for text or numbers that no JSON has."""
+def build_body(
+    request: JobRequest, model: str | None, *, continue_from: str | None = None, prefill: bool = False
+) -> Body:
+    """The body of a request to `model` (None: it names none).
+
+    Raises: KeyError for a task, ValueError for text or numbers that no JSON has.
+    """
     path = PATHS[request.api]
     fields: dict[str, JsonValue] = {name: value for name, value in request.params.items() if name not in REFUSED_PARAMS}
-    fields["model"] = model
+    if model is not None:
+        fields["model"] = model
     fields["stream"] = True
     goes_on, continued = _continuation(request, continue_from, prefill), False
     if request.api == "responses":

@@ -18,6 +18,8 @@ Part = Literal["text", "reasoning", "refusal", "tool_call"]
 
 DONE: Final = b"[DONE]"
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_BARE_LINES: Final = 1000
+_BARE_BYTES: Final = 64 * 1024
 _INCOMPLETE: Final = frozenset({"length", "content_filter", "max_tokens", "max_output_tokens"})
 
 
@@ -96,7 +98,8 @@ class EventReader:
     def _read_bare(self, line: bytes) -> dict[str, Any]:
         # The body may be pretty-printed: collect its lines until they are JSON together.
         self._bare.append(line)
-        if len(self._bare) <= 1000:
+        # Each line has all before it parsed again: what is larger is no error body.
+        if len(self._bare) <= _BARE_LINES and sum(map(len, self._bare)) <= _BARE_BYTES:
             try:
                 body = self._parse(b"\n".join(self._bare))
             except (ValueError, RecursionError):

@@ -9,7 +9,6 @@ Phase = Literal["request", "stream"]
 #: The stable words of `ErrorDetail.type`.
 Fault = Literal[
     "no_api_key",
-    "no_model",
     "unknown_upstream",
     "upstream_auth",
     "upstream_broken",

@@ -88,13 +88,13 @@ class ResponsesDecoder:
 
     def _delta(self, kind: str, body: dict[str, Any], items: list[Item]) -> None:
         part, place = _DELTAS[kind]
-        item = body.get("item_id")
+        item, place_value = _told(self._reader.clean(body.get("item_id"))), _told(body.get(place))
         text: str = body["delta"]
         opening = OpenPart(part=part, id=item if isinstance(item, str) else None)
         if part == "tool_call":
             index, call_id, name = self._calls.setdefault(item, (len(self._calls), None, None))
             opening = OpenPart(part=part, index=index, id=call_id or opening.id, name=name)
-        where = (item, body.get(place), part)
+        where = (item, place_value, part)
         self._streamed.setdefault(where, []).append(text)
         self._parts.put(opening, text, items, key=where, lossy=self._reader.lossy)
         if body.get("logprobs"):
@@ -106,7 +106,7 @@ class ResponsesDecoder:
             fields = cast("dict[str, Any]", item)
             if fields.get("type") == "function_call":
                 call_id, name = (self._reader.clean(fields.get(field)) for field in ("call_id", "name"))
-                self._calls[fields.get("id")] = (
+                self._calls[_told(fields.get("id"))] = (
                     len(self._calls),
                     call_id if isinstance(call_id, str) else None,
                     name if isinstance(name, str) else None,
@@ -117,7 +117,7 @@ class ResponsesDecoder:
         field = _REPEATS.get(kind)
         if field is None:
             return False
-        item, value = body.get("item_id"), body.get(field)
+        item, value = _told(body.get("item_id")), body.get(field)
         if field == "part":
             part = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
             value = part.get("text", part.get("refusal"))
@@ -148,6 +148,11 @@ class ResponsesDecoder:
             cast("dict[str, Any]", usage) if isinstance(usage, dict) else None,
             model if isinstance(model, str) else None,
         )
+
+
+def _told(value: object) -> str | int | None:
+    """An id or an index; None for what can be neither (a list would be no key of a dict)."""
+    return value if isinstance(value, str | int) else None
 
 
 def _places(body: dict[str, Any]) -> tuple[object, ...]:
