@@ -71,3 +71,10 @@ def test_the_configuration_in_the_readme_is_one(tmp_path: Path, monkeypatch: pyt
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for match in LINK.finditer(page.read_text()):
         assert (page.parent / match["path"]).exists(), match["path"]
+
+
+def test_every_test_that_the_readme_names_exists() -> None:
+    named = re.findall(r"`([a-z_/]+\.py)::(test_\w+)`", PAGES[0].read_text())
+    assert len(named) >= 10
+    for path, name in named:
+        assert f"def {name}(" in (ROOT / "tests" / path).read_text(), f"{path}::{name}"
