@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from cli_runs import Cli, Start, run
 
+from tailrace.cli.doctor import durability
 from tailrace.cli.exits import ExitCode
 from tailrace.joblog.embedded import EmbeddedServer
+from tailrace.joblog.suitability import Finding
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,33 @@ def test_an_unsuitable_server_is_an_error_with_its_cure(evicting: str) -> None:
     (wrong,) = [finding for finding in ran.objects if finding["level"] == "error"]
     assert (wrong["about"], wrong["code"]) == ("server", "eviction")
     assert "noeviction" in wrong["cure"]
+
+
+@pytest.mark.parametrize(
+    ("config", "terms"),
+    [
+        ({"appendfsync": "always"}, "fsync always: nothing that was accepted is lost"),
+        ({"appendfsync": "everysec"}, "fsync everysec: a crash of the server loses nothing while its disk keeps up"),
+        ({"appendfsync": "no"}, "fsync no: a crash of the server loses nothing, a power cut up to half a minute"),
+        ({"appendonly": "no"}, "durability: none: a crash of the server or a power cut loses all"),
+    ],
+)
+def test_doctor_says_what_is_lost_at_a_crash_and_at_a_power_cut(config: dict[str, str], terms: str) -> None:
+    with EmbeddedServer(private=True, extra_config=config) as server:
+        ran = run("doctor", "--json", "--no-upstreams", "--redis-url", server.url)
+    (finding,) = [finding for finding in ran.objects if finding["code"] == "durability"]
+    assert terms in finding["what"]
+
+
+@pytest.mark.parametrize(
+    ("findings", "terms"),
+    [
+        ([Finding("warning", "info", "INFO is refused")], "durability: not known"),
+        ([Finding("ok", "aof", "on"), Finding("warning", "fsync", "could not check")], "AOF, fsync not known"),
+    ],
+)
+def test_doctor_claims_no_durability_that_it_could_not_see(findings: list[Finding], terms: str) -> None:
+    assert terms in durability(findings).what
 
 
 def test_no_server_is_an_error_and_the_rest_is_still_looked_at() -> None:

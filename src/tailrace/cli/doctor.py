@@ -3,7 +3,7 @@
 import asyncio
 import platform
 import time
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -32,6 +32,18 @@ _UPSTREAM_CURES: Final = {
     "upstream_timeout": "look at its load and at the network between",
     "upstream_status": "look at the service's own status and logs",
 }
+#: By appendfsync. What a process has written outlives it in the kernel, and the server writes before it answers (with
+#: everysec not while a sync takes longer than that); a power cut takes what is not synced yet.
+_TERMS: Final = {
+    "always": "nothing that was accepted is lost, neither when the server crashes nor at a power cut",
+    "everysec": "a crash of the server loses nothing while its disk keeps up, a power cut about the last second",
+    "no": "a crash of the server loses nothing, a power cut up to half a minute",
+}
+_NO_AOF: Final = "none: a crash of the server or a power cut loses all jobs and records since its last snapshot"
+_UNKNOWN: Final = "not known, the server does not tell: without an AOF a crash loses all since its last snapshot"
+_FSYNC_UNKNOWN: Final = (
+    "AOF, fsync not known: a crash of the server loses nothing, a power cut a second, or half a minute"
+)
 _SIGNS: Final = {"ok": "[green]ok     [/]", "warning": "[yellow]warning[/]", "error": "[red]error  [/]"}
 
 
@@ -118,7 +130,8 @@ async def _server(settings: Settings) -> list[tuple[str, Finding]]:
                 url, state = stack.enter_context(_embedded())
                 found.append(("embedded", state))
             async with connected(url) as broker:
-                found += [("server", finding) for finding in await check_server(broker.redis, settings.keys)]
+                findings = await check_server(broker.redis, settings.keys, role=None)
+                found += [("server", finding) for finding in (*findings, durability(findings))]
                 found.append(("server", await _clock(broker)))
     except BrokerUnavailable as error:
         found.append(("server", Finding("error", "unavailable", *_what_and_cure(error))))
@@ -127,6 +140,18 @@ async def _server(settings: Settings) -> list[tuple[str, Finding]]:
     except TailraceError as error:
         found.append(("server", Finding("error", "unsuitable", *_what_and_cure(error))))
     return found
+
+
+def durability(findings: Sequence[Finding]) -> Finding:
+    """What this server loses at which disaster: the terms of every promise that outlives a process."""
+    said = {finding.code: finding for finding in findings}
+    terms = _UNKNOWN
+    if "aof" in said:
+        terms = _NO_AOF if said["aof"].level != "ok" else _FSYNC_UNKNOWN
+    if "fsync" in said:
+        named = said["fsync"].what.partition(":")[0].removeprefix("appendfsync ")
+        terms = f"AOF, fsync {named}: {_TERMS[named]}" if named in _TERMS else terms
+    return Finding("ok", "durability", f"durability: {terms}")
 
 
 def _what_and_cure(error: TailraceError) -> tuple[str, str]:

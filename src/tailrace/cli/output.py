@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from tailrace.schemas import JobError, JobFailed, StreamRewound, TailraceError
 #: Control characters but for newline and tab: a model's answer must not steer the terminal that shows it.
 _CONTROLS: Final = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
+_LATE_CONTROLS: Final = re.compile("[\x7f-\x9f]")
+
 
 def printable(text: str) -> str:
     """Text that is safe to show on a terminal."""
@@ -25,7 +28,9 @@ def printable(text: str) -> str:
 def compact(value: object) -> str:
     """A value as one line of JSON."""
     encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
-    return json.dumps(value, ensure_ascii=encoding != "utf8", separators=(",", ":"), default=str)
+    text = json.dumps(value, ensure_ascii=encoding != "utf8", separators=(",", ":"), default=str)
+    # JSON itself escapes the first 32 only; a terminal takes these for commands too.
+    return _LATE_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def is_terminal(stream: TextIO) -> bool:

@@ -3,30 +3,36 @@
 import asyncio
 import logging
 import os
-import sys
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
 
-from tailrace.cli.demo.report import figure_lines, tree_lines
+from tailrace.cli.demo.aftermath import show, show_chaos
+from tailrace.cli.demo.programme import (
+    CHAOS_LOCAL_PARAMS,
+    CHAOS_MAX_TOKENS,
+    CHAOS_PROMPT,
+    CHAOS_REHEARSAL,
+    MAX_TOKENS,
+    PROMPT,
+    REHEARSAL,
+    expected_chunks,
+)
 from tailrace.cli.exits import ExitCode, MissingExtra, exit_code
 from tailrace.cli.options import Json
-from tailrace.cli.output import Output, printable, reporting
+from tailrace.cli.output import Output, reporting
 from tailrace.cli.standins import answered_by, local_model_upstream, missing_worker_extra, rehearsal_upstream
-from tailrace.schemas import InvalidRequest, Settings, TailraceError, UpstreamSettings
+from tailrace.schemas import InvalidRequest, Settings, UpstreamSettings
 
-if TYPE_CHECKING:
-    from tailrace.cli.demo.stage import Performance
-
-PROMPT: Final = "Write me a 1 verse song about sparkling water."
-#: So that one sees it stream.
-_REHEARSAL_SCRIPT: Final = "pace=0.03,ttft=0.2"
 #: Nobody waits longer for a demo.
 _DEADLINE_S: Final = 180.0
+#: But whoever kills a worker has its text written twice, on this machine by a model that needs all of it.
+_CHAOS_DEADLINE_S: Final = 600.0
 _INTERRUPTED: Final = "interrupted; everything that the demo started is stopped"
 
 
@@ -36,14 +42,24 @@ class Chosen:
 
     upstreams: dict[str, UpstreamSettings]
     what: str
+    rehearsed: bool = False
+    chaos_params: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What the long answer under blows needs there."""
 
 
 def demo(
-    prompt: Annotated[str, typer.Argument(help="What to ask.")] = PROMPT,
+    prompt: Annotated[
+        str | None, typer.Argument(help="What to ask; by default a song, or with --chaos a tale.")
+    ] = None,
     *,
     model: Annotated[str, typer.Option("--model", "-m")] = "gpt-3.5-turbo-instruct",
     temperature: Annotated[float, typer.Option()] = 0,
-    max_tokens: Annotated[int, typer.Option(min=1)] = 512,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help=f"Default {MAX_TOKENS}; with --chaos {CHAOS_MAX_TOKENS}.")
+    ] = None,
+    chaos: Annotated[
+        bool, typer.Option("--chaos", help="Kill the worker twice and the server once (kill -9) while the three read.")
+    ] = False,
     rehearsal: Annotated[
         bool, typer.Option("--rehearsal", help="Answer from the built-in scripted upstream: no key, no model.")
     ] = False,
@@ -62,38 +78,57 @@ def demo(
         if rehearsal and local_model:
             raise InvalidRequest("--rehearsal and --local-model exclude one another")
         try:
-            from tailrace.cli.demo.stage import perform  # loads arq and openai
+            from tailrace.cli.demo.chaos import perform_chaos  # these load arq and openai
+            from tailrace.cli.demo.stage import perform
         except ImportError as error:
             raise missing_worker_extra(error) from error
         from tailrace.cli.demo.screen import LiveScreen, PlainScreen
         from tailrace.joblog.embedded import EmbeddedServer
 
         logging.getLogger("tailrace").addHandler(logging.NullHandler())
+        prompt = prompt or (CHAOS_PROMPT if chaos else PROMPT)
+        max_tokens = max_tokens or (CHAOS_MAX_TOKENS if chaos else MAX_TOKENS)
         request: dict[str, Any] = {
             "prompt": prompt,
             "model": model,
             "temperature": temperature,
             "max_tokens": max_tokens,
-            "deadline": _DEADLINE_S,
+            "deadline": _CHAOS_DEADLINE_S if chaos else _DEADLINE_S,
         }
         console = Console(highlight=False)
         live = output.on_terminal and not output.json
-        screen = LiveScreen(console) if live else PlainScreen(output if not output.json else _Noted(json=True))
+        plain = output if not output.json else _Noted(json=True)
+        screen = LiveScreen(console) if live else PlainScreen(plain, timed=chaos)
         with ExitStack() as stack:
             _tell(output, "server", "a private one for this demo (your own Redis is not touched)")
             server = stack.enter_context(EmbeddedServer(private=True))
-            chosen = stack.enter_context(upstream_of(output, rehearsal=rehearsal, local_model=local_model))
+            choice = upstream_of(output, rehearsal=rehearsal, local_model=local_model, chaos=chaos)
+            chosen = stack.enter_context(choice)
             _tell(output, "upstream", chosen.what)
-            _tell(output, "prompt", f"{prompt}  ({model}, temperature {temperature:g}, max_tokens {max_tokens})")
+            _tell(
+                output,
+                "prompt",
+                f"{_one_line(prompt)}  ({model}, temperature {temperature:g}, max_tokens {max_tokens})",
+            )
             settings = Settings.load(redis_url=server.url, namespace="demo", upstreams=chosen.upstreams)
-            performance = asyncio.run(perform(settings, request, screen))
-        _show(output, performance, chosen)
-        if performance.ended is not None:
-            output.error(performance.ended)
-            raise typer.Exit(exit_code(performance.ended))
-        if not performance.figures.same_text:
-            output.note("error: the readers did not get the same text")
+            if chaos:
+                _tell(output, "blows", "kill -9 of the worker that writes, of the server, of the worker that writes")
+                request |= chosen.chaos_params
+                chunks = expected_chunks(max_tokens, rehearsed=chosen.rehearsed)
+                struck = asyncio.run(perform_chaos(server, settings, request, screen, chunks=chunks))
+                ended, kept = struck.ended, partial(show_chaos, output, struck, chosen.what)
+            else:
+                performance = asyncio.run(perform(settings, request, screen))
+                ended, kept = performance.ended, partial(show, output, performance, chosen.what)
+        # After the processes have ended: a pipe that closes must not keep them.
+        if not kept():
+            output.note(
+                "error: the promises were not kept" if chaos else "error: the readers did not get the same text"
+            )
             raise typer.Exit(ExitCode.FAILED)
+        if ended is not None:
+            output.error(ended)
+            raise typer.Exit(exit_code(ended))
 
 
 class _Noted(Output):
@@ -109,11 +144,12 @@ def _tell(output: Output, name: str, text: str) -> None:
 
 
 @contextmanager
-def upstream_of(output: Output, *, rehearsal: bool, local_model: bool) -> Generator[Chosen]:
+def upstream_of(output: Output, *, rehearsal: bool, local_model: bool, chaos: bool = False) -> Generator[Chosen]:
     """The key's upstream, else the local model, else the rehearsal. Says why when it is not what one would hope for."""
+    script = CHAOS_REHEARSAL if chaos else REHEARSAL
     with ExitStack() as stack:
         if rehearsal:
-            yield _rehearsal(stack, "the rehearsal, a scripted server on this machine: no model is asked")
+            yield _rehearsal(stack, script, "the rehearsal, a scripted server on this machine: no model is asked")
             return
         key, base_url = os.environ.get("OPENAI_API_KEY"), os.environ.get("OPENAI_BASE_URL")
         if (key or base_url) and not local_model:
@@ -132,52 +168,21 @@ def upstream_of(output: Output, *, rehearsal: bool, local_model: bool) -> Genera
             if local_model:
                 raise
             _tell(output, "upstream", f"no local model: {_one_line(error)}")
-            chosen = _rehearsal(stack, "instead the rehearsal, a scripted server on this machine: no model is asked")
+            chosen = _rehearsal(
+                stack, script, "instead the rehearsal, a scripted server on this machine: no model is asked"
+            )
         else:
             what = (
                 "a language model on this machine (SmolLM2-135M-Instruct in llama.cpp), under whatever name it is asked"
             )
-            chosen = Chosen(answered_by(url, {"default"}), what)
+            chosen = Chosen(answered_by(url, {"default"}), what, chaos_params=dict(CHAOS_LOCAL_PARAMS))
         yield chosen
 
 
-def _rehearsal(stack: ExitStack, what: str) -> Chosen:
-    url = stack.enter_context(rehearsal_upstream(_REHEARSAL_SCRIPT))
-    return Chosen(answered_by(url, {"default"}), what)
+def _rehearsal(stack: ExitStack, script: str, what: str) -> Chosen:
+    url = stack.enter_context(rehearsal_upstream(script))
+    return Chosen(answered_by(url, {"default"}), what, rehearsed=True)
 
 
-def _one_line(error: TailraceError) -> str:
-    return " ".join(str(error).split())
-
-
-def _show(output: Output, performance: "Performance", chosen: Chosen) -> None:
-    if output.json:
-        readers = [
-            {
-                "name": reader.name,
-                "state": reader.state,
-                "chunks": len(reader.pieces),
-                "connections": reader.connections,
-                "same_text": reader.text == performance.text,
-            }
-            for reader in performance.readers
-        ]
-        output.object(
-            {
-                "job_id": performance.job_id,
-                "upstream": chosen.what,
-                "text": performance.text,
-                "readers": readers,
-                "figures": asdict(performance.figures),
-            }
-        )
-        return
-    output.line("\nThe events of the job")
-    ascii_only = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") != "utf8"
-    lines = tree_lines(performance.tree, ascii_only=ascii_only)
-    width = max(len(text) for text, _ in lines)
-    for text, times in lines:
-        output.line(f"  {printable(text):<{width}}  {times}".rstrip())
-    output.line("\nFigures")
-    for name, value in figure_lines(performance.figures):
-        output.line(f"  {name:<26} {value}")
+def _one_line(said: object) -> str:
+    return " ".join(str(said).split())

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from time import monotonic
 from typing import Final, Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -18,6 +19,10 @@ _STYLES: Final = {Came.LIVE: "", Came.CAUGHT_UP: "cyan"}
 _SIDE_BY_SIDE: Final = 72
 _REFRESH_HZ: Final = 15
 _STATE_ROWS: Final = 2
+#: Of what happened to the machinery, the last so many lines are shown below the panels.
+_NOTE_ROWS: Final = 10
+#: What a note of violence begins with.
+LOUD: Final = "KILL"
 #: Plain lines are folded here: a model may write a page without a line's end.
 _FOLD: Final = 90
 
@@ -27,6 +32,19 @@ class Screen(Protocol):
 
     def showing(self, readers: Sequence[Reader]) -> AbstractContextManager[None]: ...
     def changed(self, reader: Reader, change: Change) -> None: ...
+    def note(self, text: str) -> None:
+        """Something that happened to the machinery, in one line. Only while `showing`."""
+        ...
+
+
+class _Clock:
+    """Seconds since the curtain rose, as a column."""
+
+    def __init__(self) -> None:
+        self._began = monotonic()
+
+    def __str__(self) -> str:
+        return f"{monotonic() - self._began:6.2f} s"
 
 
 class LiveScreen:
@@ -35,6 +53,8 @@ class LiveScreen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self.readers: Sequence[Reader] = ()
+        self._clock = _Clock()
+        self._notes: list[Text] = []
 
     def changed(self, reader: Reader, change: Change) -> None:
         """Nothing: the panels are drawn from the readers as they are, at a pace of their own."""
@@ -42,11 +62,21 @@ class LiveScreen:
     @contextmanager
     def showing(self, readers: Sequence[Reader]) -> Generator[None]:
         self.readers = readers
-        with Live(get_renderable=self._panels, console=self._console, refresh_per_second=_REFRESH_HZ):
+        self._clock = _Clock()
+        with Live(get_renderable=self._drawn, console=self._console, refresh_per_second=_REFRESH_HZ):
             yield
 
-    def _panels(self) -> RenderableType:
+    def note(self, text: str) -> None:
+        style = "bold red" if text.startswith(LOUD) else ""
+        self._notes.append(Text(f"{self._clock}  {printable(text)}", style=style, no_wrap=True, overflow="ellipsis"))
+
+    def _drawn(self) -> RenderableType:
+        notes = self._notes[-_NOTE_ROWS:]
+        return Group(self._panels(len(notes)), *notes)
+
+    def _panels(self, rows_below: int) -> RenderableType:
         width, height = self._console.size
+        height -= rows_below
         beside = width >= _SIDE_BY_SIDE
         inner = width // len(self.readers) - 4 if beside else width - 4
         room = (height - 3 if beside else height // len(self.readers)) - 2 - _STATE_ROWS
@@ -81,14 +111,18 @@ class LiveScreen:
 class PlainScreen:
     """A line for each line that a reader has complete, and for each thing that happens to it."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, *, timed: bool = False) -> None:
+        """`timed`: each line begins with the seconds since the curtain rose."""
         self._output = output
+        self._timed = timed
+        self._clock = _Clock()
         self._shown: dict[str, int] = {}
         self._width = 0
 
     @contextmanager
     def showing(self, readers: Sequence[Reader]) -> Generator[None]:
         self._width = max(len(reader.name) for reader in readers)
+        self._clock = _Clock()
         yield
 
     def changed(self, reader: Reader, change: Change) -> None:
@@ -105,8 +139,15 @@ class PlainScreen:
         if change in (Change.STATE, Change.OVER):
             self._line(reader, "*", reader.state)
 
+    def note(self, text: str) -> None:
+        self._show("", "#", text)
+
     def _line(self, reader: Reader, sign: str, text: str) -> None:
-        self._output.line(f"{reader.name:<{self._width}} {sign} {printable(text)}".rstrip())
+        self._show(reader.name, sign, text)
+
+    def _show(self, name: str, sign: str, text: str) -> None:
+        clock = f"{self._clock}  " if self._timed else ""
+        self._output.line(f"{clock}{name:<{self._width}} {sign} {printable(text)}".rstrip())
 
 
 def complete_lines(text: str, *, rest: bool) -> tuple[list[str], int]:

@@ -63,14 +63,14 @@ async def perform(settings: Settings, request: dict[str, Any], screen: Screen) -
                     scales.stop()
             return await _told(tailrace, job.id, readers, scales, submitted)
     except BaseExceptionGroup as group:
-        raise _first(group) from None
+        raise first_error(group) from None
 
 
-def _first(error: BaseException) -> BaseException:
+def first_error(error: BaseException) -> BaseException:
     """One error of ours for the caller, or the first of what went wrong."""
     if not isinstance(error, BaseExceptionGroup):
         return error
-    leaves = [_first(inner) for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions]
+    leaves = [first_error(inner) for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions]
     return next((leaf for leaf in leaves if isinstance(leaf, TailraceError)), leaves[0])
 
 
@@ -125,8 +125,8 @@ async def _told(
     tailrace: AsyncTailrace, job_id: str, readers: Readers, scales: _Scales, submitted: float
 ) -> Performance:
     job = tailrace.job(job_id)
-    events, _ = await _all(job.stream_events())
-    records, ended = await _all(job.records())
+    events, _ = await gathered(job.stream_events())
+    records, ended = await gathered(job.records())
     result = ended.result if ended is not None else await job.result()
     text = result.text if result is not None else "".join(text for text, _ in readers.first.pieces)
     usage = (result.usage if result is not None else None) or {}
@@ -151,7 +151,7 @@ async def _told(
     return Performance(job_id, text, readers.all, tree, figures, ended)
 
 
-async def _all(items: AsyncGenerator[T]) -> tuple[list[T], JobEnded | None]:
+async def gathered(items: AsyncGenerator[T]) -> tuple[list[T], JobEnded | None]:
     """Everything that came, and why the job did not end well."""
     found: list[T] = []
     try:
