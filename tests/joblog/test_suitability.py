@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from tailrace.joblog import suitability
 from tailrace.joblog.embedded import EmbeddedServer
+from tailrace.joblog.rights import rule
 from tailrace.joblog.suitability import Finding, check_server, require_suitable
 from tailrace.schemas.errors import BrokerUnavailable, BrokerUnsuitable
 from tailrace.schemas.keys import Keys
@@ -164,10 +165,7 @@ def test_versions_are_judged(told: dict[str, str], level: str) -> None:
     assert suitability._version(told).level == level  # pyright: ignore[reportPrivateUsage] - no server is that old here
 
 
-RIGHTS = (
-    "~tailrace:*", "~arq:*:tailrace:*", "&tailrace:*", "+@read", "+@write", "+@pubsub",
-    "+@scripting", "+@transaction", "+@connection", "+@blocking", "+time", "+info",
-)  # fmt: skip
+RIGHTS = tuple(rule("worker", Keys()).split())
 
 
 async def test_the_rights_that_the_cure_names_are_enough(own_server: EmbeddedServer) -> None:

@@ -118,6 +118,8 @@ class Hub:
         channel = self._channels.get(name)
         if channel is None:
             channel = self._channels[name] = _Channel(job_id)
+            # What failed before this reader came says nothing: the next try will tell.
+            self._failed.clear()
             self._wanted.set()
             self._say("SUBSCRIBE", name)
         feed = LiveFeed()
@@ -175,6 +177,8 @@ class Hub:
                 self._failed.clear()
                 await self._connect()
                 answers = True
+                if pauses:
+                    logger.info("live channels: connected again after %d tries", pauses)
                 pauses = 0
                 await self._hear()
                 await self._disconnect()

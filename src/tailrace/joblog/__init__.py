@@ -8,7 +8,7 @@ from tailrace.joblog.cursor import Cursor
 from tailrace.joblog.follow import Batch, Feed, Look, follow
 from tailrace.joblog.lua import submit_source
 from tailrace.joblog.publication import Publication, parse_publication
-from tailrace.joblog.reading import Overview, Page, expired, look, read_log, read_page, seal_expired
+from tailrace.joblog.reading import Overview, Page, expired, incarnation_of, look, read_log, read_page, seal_expired
 from tailrace.joblog.snapshot import decode_snapshot, encode_snapshot
 from tailrace.joblog.translation import Word, in_our_words, translated
 from tailrace.joblog.writing import (
@@ -61,6 +61,7 @@ __all__ = [
     "follow",
     "hand_off",
     "in_our_words",
+    "incarnation_of",
     "look",
     "parse_publication",
     "read_log",

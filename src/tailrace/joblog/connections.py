@@ -108,6 +108,8 @@ def connect(url: str) -> Redis:
 
     Raises: InvalidRequest if the URL is none that redis-py knows.
     """
+    # redis-py before 6 checks whose certificate it is only when asked to.
+    tls = {"ssl_check_hostname": True} if url.startswith("rediss://") and "ssl_cert_reqs=none" not in url else {}
     try:
         pool = cast("Any", BlockingConnectionPool).from_url(
             url,
@@ -119,10 +121,13 @@ def connect(url: str) -> Redis:
             decode_responses=False,
             # Every script of ours may be sent twice, so one retry (of a connection that went stale) is safe.
             retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 1),
+            **tls,
         )
-    except ValueError as error:
+    except ValueError:
+        # Without its words: a password with a slash in it is taken for the port, and quoted.
         raise InvalidRequest(
-            f"TAILRACE_REDIS_URL is no Redis URL ({error}): write redis://[user:password@]host:port/db, rediss://... or unix://..."
+            "TAILRACE_REDIS_URL is no Redis URL: write redis://[user:password@]host:port/db, rediss://... or unix://... "
+            "(in user and password, %40 for @, %2F for /, %23 for #, %3F for ?)"
         ) from None
     if pool.connection_kwargs["protocol"] != 2 or pool.connection_kwargs["decode_responses"]:
         raise InvalidRequest(

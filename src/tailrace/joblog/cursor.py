@@ -17,6 +17,7 @@ class Cursor:
         self.job_id = job_id
         self.last: Position = START
         self.ended = False
+        self._incarnation: object = None
         #: The last sequence number seen of every epoch that stands.
         self._seen: dict[int, int] = {0: 0}
 
@@ -81,6 +82,7 @@ class Cursor:
                 raise HistoryLost(self.job_id, after=low, until=high)
             self.ended = True
         elif entry.field == "attempt":
+            self._check_incarnation(entry)
             after = _after(entry)
             if after != self.last:
                 self._go_back(after, entry.position)
@@ -92,7 +94,15 @@ class Cursor:
             if self.last != f"{epoch}-{number - 1}":
                 raise HistoryLost(self.job_id, after=self.last, until=entry.position)
             self._seen[int(epoch)] = number
+            if entry.field == "job":
+                self._incarnation = json.loads(entry.value).get("incarnation")
         self.last = entry.position
+
+    def _check_incarnation(self, attempt: Entry) -> None:
+        """The server may have lost the whole job, and somebody submitted another one under its id."""
+        theirs = json.loads(attempt.value).get("incarnation")
+        if theirs is not None and self._incarnation is not None and theirs != self._incarnation:
+            raise HistoryLost(self.job_id, after=START, until=self.last)
 
     def _go_back(self, after: Position, until: Position) -> None:
         """The server lost everything behind `after`: those epochs may be written anew, under other positions."""

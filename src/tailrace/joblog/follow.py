@@ -7,19 +7,20 @@ the log is what is true.
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
 
 from tailrace.joblog.connections import Broker
 from tailrace.joblog.cursor import Cursor
 from tailrace.joblog.publication import Publication
-from tailrace.joblog.reading import PAGE, expired, read_log, read_page, seal_expired
+from tailrace.joblog.reading import PAGE, expired, incarnation_of, read_log, read_page, seal_expired
 from tailrace.schemas import (
     END,
     START,
     BrokerUnavailable,
+    BrokerUnsuitable,
     Entry,
     HistoryLost,
+    JobExpired,
     JobNotFound,
     JsonObject,
     Keys,
@@ -69,7 +70,8 @@ async def follow(
     The whole log is read: what stands before `after` comes first, not fresh, so that a view knows what it goes on from.
     `feed` must be subscribed already.
 
-    Raises: JobNotFound, PositionLost (no such position in this log), HistoryLost (records are missing),
+    Raises: JobNotFound, PositionLost (no such position in this log), HistoryLost (records are missing), JobExpired (only if
+    nobody has ended the job after its deadline and we may not),
     BrokerUnavailable (after `patience_s`; at once if nothing could be read yet).
     """
     reader = _Reader(broker, keys, job_id, patience_s)
@@ -181,6 +183,10 @@ class _Reader:
     async def expire(self, now_ms: int) -> None:
         """End the job if its time is over and nobody else has."""
         if expired(self._job, now_ms):
-            # Not now? The next look tries again.
-            with suppress(BrokerUnavailable):
-                await seal_expired(self._broker, self._keys, self._job_id)
+            try:
+                await seal_expired(self._broker, self._keys, self._job_id, incarnation_of(self._job))
+            except BrokerUnavailable:
+                return  # not now: the next look tries again
+            except BrokerUnsuitable:
+                # We may not write (a consumer's access list), and whoever may has not: it is over all the same.
+                raise JobExpired(self._job_id) from None

@@ -204,11 +204,16 @@ return {{'ok'}}
 """
 )
 
-#: KEYS open, ended; ARGV 1 job id, 2 status, 3 ttl ms. The hand-off: a hint, the truth is the log.
-HAND_OFF: Final = """
-if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then return 0 end
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', 10000, '*', 'job', ARGV[1], 'status', ARGV[2])
-local ttl = tonumber(ARGV[3])
-if redis.call('PTTL', KEYS[2]) < ttl then redis.call('PEXPIRE', KEYS[2], ttl) end
-return 1
+#: KEYS log, open, ended; ARGV 1 job id, 2 status, 3 ttl ms. The hand-off: a hint, the truth is the log. So it looks
+#: there: an end that the server lost since it was read must not take the job out of what the sweep looks through.
+HAND_OFF: Final = (
+    PREAMBLE
+    + """
+if redis.call('EXISTS', log) == 1 and not sealed() then return {'open'} end
+if redis.call('ZREM', KEYS[2], ARGV[1]) == 1 then
+  redis.call('XADD', KEYS[3], 'MAXLEN', '~', 10000, '*', 'job', ARGV[1], 'status', ARGV[2])
+  live_longer(KEYS[3], tonumber(ARGV[3]))
+end
+return {'ok'}
 """
+)

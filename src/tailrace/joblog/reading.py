@@ -14,8 +14,10 @@ from tailrace.schemas import (
     FIRST,
     GRACE_S,
     START,
+    BrokerUnsuitable,
     Entry,
     ErrorDetail,
+    HistoryLost,
     JobNotFound,
     JsonObject,
     Keys,
@@ -58,7 +60,7 @@ def _entries(answer: Sequence[Any]) -> list[Entry]:
 async def read_page(broker: Broker, keys: Keys, job_id: str, *, after: Position = START, count: int = PAGE) -> Page:
     """Up to `count` records after a position (a snapshot comes whole). No records: nothing is there yet.
 
-    Raises: JobNotFound, HistoryLost (a damaged snapshot), BrokerUnavailable.
+    Raises: JobNotFound, HistoryLost (a damaged or evicted snapshot), BrokerUnavailable.
     Source: redis.io/docs/latest/commands/xrange.
     """
     if after == END:  # XRANGE (MAX + is an error
@@ -74,13 +76,22 @@ async def read_page(broker: Broker, keys: Keys, job_id: str, *, after: Position 
     if top:
         return Page([], Position(top[0][0].decode()))
     # XLEN before GET: a snapshot is written in the same script that empties the log.
-    length, blob = _answers(await broker.many([("XLEN", log), ("GET", keys.snapshot(job_id))]))
+    *answers, request = await broker.many(
+        [("XLEN", log), ("GET", keys.snapshot(job_id)), ("EXISTS", log), ("EXISTS", keys.request(job_id))]
+    )
+    length, blob, tombstone = _answers(answers)
+    if isinstance(request, Exception) and isinstance(in_our_words(request), BrokerUnsuitable):
+        request = 0  # a consumer's access list keeps requests from it: to it, a lost snapshot is a job not found
+    (request,) = _answers([request])
     if blob is not None:
         entries = decode_snapshot(job_id, blob)
         beyond = parse_position(after)
         return Page([entry for entry in entries if parse_position(entry.position) > beyond], END)
     if length:
         return Page([], START)
+    if request and tombstone:
+        # Deleting takes the request too: here somebody has taken the snapshot only, and there was one.
+        raise HistoryLost(job_id, after=START, until=END)
     raise JobNotFound(job_id)
 
 
@@ -98,7 +109,8 @@ async def read_log(broker: Broker, keys: Keys, job_id: str) -> AsyncGenerator[li
 
 
 async def look(broker: Broker, keys: Keys, job_id: str) -> Overview:
-    """Where a job stands. A job past its deadline that nobody ended is sealed as expired here.
+    """Where a job stands. A job past its deadline that nobody ended is sealed as expired here; who may not write
+    (a consumer by its access list) is told the same and leaves the sealing to others.
 
     Raises: JobNotFound, BrokerUnavailable.
     """
@@ -113,7 +125,10 @@ async def look(broker: Broker, keys: Keys, job_id: str) -> Overview:
         return _overview(page.entries[0], page.entries[-1])
     overview = _overview(_entries(first)[0] if first else None, _entries(top)[0])
     if not overview.status.ended and expired(overview.job, int(time[0]) * 1000):
-        await seal_expired(broker, keys, job_id)
+        try:
+            await seal_expired(broker, keys, job_id, incarnation_of(overview.job))
+        except BrokerUnsuitable:
+            return overview._replace(status=Status.EXPIRED)
         return await look(broker, keys, job_id)
     return overview
 
@@ -124,11 +139,20 @@ def expired(job: JsonObject, now_ms: int) -> bool:
     return isinstance(deadline, int) and now_ms > deadline + GRACE_S * 1000
 
 
-async def seal_expired(broker: Broker, keys: Keys, job_id: str) -> None:
-    """End a job whose time is over. Anyone may; the first end stands. Nothing, if the log is gone meanwhile."""
+def incarnation_of(job: JsonObject) -> str | None:
+    """Which job under its id this is, by the fields of its job record."""
+    incarnation = job.get("incarnation")
+    return incarnation if isinstance(incarnation, str) else None
+
+
+async def seal_expired(broker: Broker, keys: Keys, job_id: str, incarnation: str | None) -> None:
+    """End a job whose time is over. Anyone may; the first end stands.
+
+    Nothing, if the log is gone meanwhile, or is another incarnation's, whose time may not be over.
+    """
     error = ErrorDetail(type="deadline_exceeded", message="the job passed its deadline before it ended", retryable=True)
     with suppress(Gone):
-        await seal(broker, keys, job_id, End(Status.EXPIRED, error=error))
+        await seal(broker, keys, job_id, End(Status.EXPIRED, error=error), incarnation=incarnation)
 
 
 def _overview(first: Entry | None, last: Entry) -> Overview:

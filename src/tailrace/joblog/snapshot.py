@@ -48,7 +48,7 @@ def decode_snapshot(job_id: str, blob: bytes) -> list[Entry]:
         for segment in json.loads(zlib.decompress(blob[1:])):
             match segment:
                 case [str(field), int(epoch), int(seq), str(value)]:
-                    entries.append(Entry(position(epoch, seq), field, value))
+                    entries.append(Entry(_checked(position(epoch, seq)), field, value))
                 case [str(field), int(epoch), int(seq), lengths, str(text)]:
                     entries += _chunks(field, epoch, seq, lengths, text)
                 case _:
@@ -60,10 +60,18 @@ def decode_snapshot(job_id: str, blob: bytes) -> list[Entry]:
     return entries
 
 
+def _checked(given: Position) -> Position:
+    """Raises: ValueError for what JSON holds as numbers and Redis does not have as ids."""
+    parse_position(given)
+    return given
+
+
 def _chunks(field: str, epoch: int, seq: int, lengths: Any, text: str) -> list[Entry]:
     """Raises: ValueError or TypeError if these are not the lengths of the text's pieces."""
     if sum(lengths) != len(text) or min(lengths) < 0:
         raise ValueError("lengths that are not the text's")
+    _checked(position(epoch, seq))
+    _checked(position(epoch, seq + len(lengths)))
     at, entries = 0, list[Entry]()
     for number, length in enumerate(lengths, seq):
         entries.append(Entry(Position(f"{epoch}-{number}"), field, text[at : at + length]))

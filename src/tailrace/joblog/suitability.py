@@ -23,6 +23,8 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from tailrace.joblog.rights import ROLES, SUBSCRIBERS, Probe, Role, probes, rule
+from tailrace.joblog.translation import in_our_words
 from tailrace.schemas.errors import BrokerUnavailable, BrokerUnsuitable
 from tailrace.schemas.keys import Keys
 
@@ -35,7 +37,6 @@ OLDEST_VALKEY: Final = (7, 2)
 # One stalled subscriber may take this much memory before it is cut off; the server's default is 32 MB.
 PUBSUB_LIMIT_BYTES: Final = 16 * 1024 * 1024
 NEARLY_FULL: Final = 0.8
-PROBE_TTL_MS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +49,28 @@ class Finding:
     cure: str = ""
 
 
-async def check_server(redis: redis.asyncio.Redis, keys: Keys | None = None) -> list[Finding]:
-    """Everything that was looked at, in the order in which it matters; `ok` findings included.
+async def check_server(
+    redis: redis.asyncio.Redis, keys: Keys | None = None, *, role: Role | None = "worker"
+) -> list[Finding]:
+    """Everything that was looked at, in the order in which it matters; `ok` findings included. `role`: what the user must
+    be allowed to do; None: what any role does is enough.
 
-    Raises: BrokerUnavailable if the server cannot be reached or is not ready yet.
+    Raises: BrokerUnavailable if the server cannot be reached or is not ready yet, BrokerUnsuitable if its certificate is
+    not trusted.
     """
     try:
-        return await _check(redis, keys or Keys())
+        return await _check(redis, keys or Keys(), role)
     except (AuthenticationError, AuthorizationError) as error:
         return [_error("auth", f"the server refuses the login: {error}", "correct user and password in the Redis URL")]
     except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+        ours = in_our_words(error)
+        if isinstance(ours, BrokerUnsuitable):  # a certificate that is not trusted
+            raise ours from error
         raise BrokerUnavailable(f"the Redis server cannot be reached or is not ready: {error}") from error
 
 
 async def require_suitable(redis: redis.asyncio.Redis, keys: Keys | None = None) -> list[Finding]:
-    """As `check_server`, for a start: the findings if none is an error.
+    """As `check_server`, for a worker's start: the findings if none is an error.
 
     Raises: BrokerUnsuitable for the first error; BrokerUnavailable.
     """
@@ -85,7 +93,7 @@ def _ok(code: str, what: str) -> Finding:
     return Finding("ok", code, what)
 
 
-async def _check(redis: redis.asyncio.Redis, keys: Keys) -> list[Finding]:
+async def _check(redis: redis.asyncio.Redis, keys: Keys, role: Role | None) -> list[Finding]:
     info = await _info(redis)
     if info is None:
         may_read = "let this user call INFO, or check version (7.0 or later), noeviction and AOF by hand"
@@ -98,7 +106,7 @@ async def _check(redis: redis.asyncio.Redis, keys: Keys) -> list[Finding]:
         if info.get("aof_enabled"):
             findings.append(_fsync(await _config(redis, "appendfsync")))
     findings.append(_pubsub_limit(await _config(redis, "client-output-buffer-limit")))
-    findings.append(await _rights(redis, keys))
+    findings.append(await _rights(redis, keys, role))
     return findings
 
 
@@ -215,68 +223,39 @@ def _number(info: Mapping[str, Any], field: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _probes(keys: Keys, probe: str) -> list[tuple[str | int, ...]]:
-    """Commands as the rooms use them, that change nothing but the probe's keys."""
-    log, request, snapshot, queued = keys.log(probe), keys.request(probe), keys.snapshot(probe), keys.queued(probe)
-    script = "return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"
-    return [
-        ("PING",),
-        ("TIME",),
-        ("EVAL", script, 1, request, "probe", PROBE_TTL_MS),
-        ("EVALSHA", "0" * 40, 0),
-        ("SCRIPT", "LOAD", script),
-        ("SET", snapshot, "probe", "PX", PROBE_TTL_MS),
-        ("GET", snapshot),
-        ("EXISTS", snapshot),
-        ("PTTL", snapshot),
-        ("XADD", log, "0-1", "probe", "probe"),
-        ("PEXPIRE", log, PROBE_TTL_MS),
-        ("XRANGE", log, "-", "+", "COUNT", 1),
-        ("XREVRANGE", log, "+", "-", "COUNT", 1),
-        ("XTRIM", log, "MAXLEN", 0),
-        ("ZADD", keys.open, "XX", 0, queued),
-        ("ZADD", keys.queue, "XX", 0, queued),
-        ("ZRANGEBYSCORE", keys.queue, 0, 0, "LIMIT", 0, 1),
-        ("ZSCORE", keys.queue, queued),
-        ("ZREM", keys.queue, queued),
-        ("XDEL", keys.ended, "0-1"),
-        ("LTRIM", keys.wake, 0, -1),
-        ("PSETEX", f"arq:job:{queued}", PROBE_TTL_MS, "probe"),
-        ("DEL", f"arq:job:{queued}", f"arq:in-progress:{queued}", f"arq:retry:{queued}"),
-        ("PUBLISH", keys.live(probe), "probe"),
-        ("PUBLISH", keys.worker(probe), "probe"),
-        ("DEL", request, log, snapshot),
-    ]
-
-
-async def _rights(redis: redis.asyncio.Redis, keys: Keys) -> Finding:
+async def _rights(redis: redis.asyncio.Redis, keys: Keys, role: Role | None) -> Finding:
     probe = f"probe-{secrets.token_hex(8)}"
-    refused: list[str] = []
-    broken: list[str] = []
+    tried = probes(keys, probe)
     async with redis.pipeline(transaction=False) as pipeline:
-        commands = _probes(keys, probe)
-        for command in commands:
-            pipeline.execute_command(*command)  # pyright: ignore[reportUnknownMemberType] - **kwargs without a type
+        for each in tried:
+            pipeline.execute_command(*each.command)  # pyright: ignore[reportUnknownMemberType] - **kwargs without a type
         answers: list[Any] = await pipeline.execute(raise_on_error=False)
+    tried.append(Probe(SUBSCRIBERS, ("SUBSCRIBE", keys.live(probe))))
     answers.append(await _subscribe(redis, keys.live(probe)))
-    commands.append(("SUBSCRIBE", keys.live(probe)))
-    for command, answer in zip(commands, answers, strict=True):
+    refused: dict[Role, set[str]] = {each: set() for each in ROLES}
+    broken: list[str] = []
+    for each, answer in zip(tried, answers, strict=True):
         if isinstance(answer, NoPermissionError):
-            refused.append(str(command[0]))
+            for who in each.roles:
+                refused[who].add(str(each.command[0]))
         elif isinstance(answer, (RedisConnectionError, RedisTimeoutError)):
             raise answer
         elif isinstance(answer, RedisError) and not str(answer).startswith(("NOSCRIPT", "No matching script")):
-            broken.append(f"{command[0]}: {answer}")
-    if refused:
+            broken.append(f"{each.command[0]}: {answer}")
+    may_be = [each for each in ROLES if not refused[each]]
+    if not may_be or (role is not None and role not in may_be):
+        wanted = role or "consumer"
         return _error(
             "acl",
-            f"this user may not call {', '.join(sorted(set(refused)))} on tailrace's keys and channels",
-            f"ACL SETUSER <user> ~{keys.namespace}:* ~arq:*:{keys.namespace}:* &{keys.namespace}:* +@read +@write "
-            "+@pubsub +@scripting +@transaction +@connection +@blocking +time +info",
+            f"this user may not call {', '.join(sorted(refused[wanted]))} on tailrace's keys and channels, as a "
+            f"{wanted} must",
+            f"ACL SETUSER <user> {rule(wanted, keys)}",
         )
     if broken:
         return _error("write", f"the server refuses what tailrace needs ({broken[0]})", "see its log and its memory")
-    return _ok("acl", "this user may call what tailrace calls")
+    others = [f"a {each}" for each in ROLES if each not in may_be]
+    told = f"this user may do what a {' and a '.join(may_be)} does"
+    return _ok("acl", told + (f", not what {' or '.join(others)} does" if others else ""))
 
 
 async def _subscribe(redis: redis.asyncio.Redis, channel: str) -> RedisError | None:

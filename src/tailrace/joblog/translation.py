@@ -4,6 +4,7 @@ Everything above gets answers, BrokerUnavailable (try again) or BrokerUnsuitable
 """
 
 import asyncio
+import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
@@ -33,14 +34,23 @@ ANSWER_TIMEOUT_S: Final = 15.0
 
 def in_our_words(error: BaseException) -> TailraceError | None:
     """What an error of redis-py or of the socket below it means to a caller of ours; None if it is none of theirs."""
-    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+    # redis-py wraps what goes wrong while it connects into a connection error: asking again would not help with these.
+    refusal = _inside(error, (AuthenticationError, AuthorizationError, NoPermissionError))
+    if refusal is not None:
         return BrokerUnsuitable(
-            f"Redis refuses this user: {error}",
+            f"Redis refuses this user: {refusal}",
             cure="check user and password in TAILRACE_REDIS_URL and the user's ACL (`tailrace doctor` lists what it needs)",
         )
     if isinstance(error, OutOfMemoryError):
         return BrokerUnsuitable(
             "Redis is out of memory", cure="raise maxmemory, shorten retention=, or wait for jobs to expire"
+        )
+    untrusted = _inside(error, (ssl.SSLCertVerificationError,))
+    if isinstance(untrusted, ssl.SSLCertVerificationError):
+        return BrokerUnsuitable(
+            f"Redis shows a certificate that is not trusted ({untrusted.verify_message})",
+            cure="name the authority that signed it (rediss://...?ssl_ca_certs=/path/to/ca.pem), and the host as the "
+            "certificate does",
         )
     if isinstance(error, RedisConnectionError | RedisTimeoutError | ReadOnlyError | OSError | TimeoutError):
         return BrokerUnavailable(
@@ -56,6 +66,14 @@ def in_our_words(error: BaseException) -> TailraceError | None:
     if isinstance(error, RedisError):
         return BrokerUnavailable(f"Redis does not answer as expected: {error}")
     return None
+
+
+def _inside(error: BaseException, kinds: tuple[type[BaseException], ...]) -> BaseException | None:
+    """The error itself, or what it was made of, if it is one of these."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, kinds):
+        seen = seen.__cause__ or seen.__context__
+    return seen
 
 
 @contextmanager

@@ -190,9 +190,11 @@ async def store_snapshot(
     return bool(answer[0] == b"ok")
 
 
-async def hand_off(broker: Broker, keys: Keys, job_id: str, status: Status, *, ttl_ms: int) -> None:
-    """Take a finished job out of the index of open ones and tell those who wait for ends."""
-    await broker.run(HAND_OFF, [keys.open, keys.ended], [job_id, status.value, ttl_ms])
+async def hand_off(broker: Broker, keys: Keys, job_id: str, status: Status, *, ttl_ms: int) -> bool:
+    """Take a finished job out of the index of open ones and tell those who wait for ends. False if it is open again: the
+    server lost the end."""
+    answer = await broker.run(HAND_OFF, [keys.log(job_id), keys.open, keys.ended], [job_id, status.value, ttl_ms])
+    return bool(answer[0] == b"ok")
 
 
 def refuse(answer: Sequence[bytes]) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import uuid
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -70,8 +69,8 @@ class Producer:
             ending = await seal(self._broker, self._keys, job_id, End(Status.CANCELLED))
         except Gone:
             raise JobNotFound(job_id) from None
-        if ending.end is None:
-            raise JobNotFound(job_id)
+        if ending.end is None:  # it ended since, and its snapshot is written: what does that say?
+            return (await look(self._broker, self._keys, job_id)).status
         await self._tell_worker(job_id, ending.end.last)
         return ending.end.status
 
@@ -89,6 +88,10 @@ class Producer:
 
     async def _tell_worker(self, job_id: str, last: Position) -> None:
         """A word to the worker of the last attempt. If it is lost, the next append finds the log sealed."""
+        if last == FIRST:
+            # Nobody has begun it, and it may be due only in an hour: the next sweep takes it out of the queue.
+            await self._broker.call("ZADD", self._keys.open, "XX", 1, job_id)
+            return
         attempt = position(parse_position(last)[0], 0)
         for _, fields in await self._broker.call("XRANGE", self._keys.log(job_id), attempt, attempt):
             worker = json.loads(fields[b"attempt"])["worker"]
@@ -150,8 +153,8 @@ class Producer:
 
 
 def new_job_id() -> str:
-    """A random id."""
-    return uuid.uuid4().hex
+    """128 random bits: who knows an id may read the job, where whoever asks is not checked otherwise."""
+    return secrets.token_hex(16)
 
 
 def _ms(seconds: float) -> int:

@@ -7,16 +7,22 @@ May import: schemas.
 
 from tailrace.queue.claimed import CancelReason, Claimed
 from tailrace.queue.control import CANCEL, Control, control_message
-from tailrace.queue.enqueue import ENQUEUE_LUA, enqueue, payload_key
+from tailrace.queue.enqueue import ENQUEUE_LUA, WAKE_LUA, enqueue, payload_key
 from tailrace.queue.handback import hand_back
+from tailrace.queue.names import IN_PROGRESS_PREFIX, RETRY_PREFIX
+from tailrace.queue.outage import Outage
 from tailrace.queue.serializer import PayloadRefused, dump_payload, load_payload, queue_payload
 
 __all__ = [
     "CANCEL",
     "ENQUEUE_LUA",
+    "IN_PROGRESS_PREFIX",
+    "RETRY_PREFIX",
+    "WAKE_LUA",
     "CancelReason",
     "Claimed",
     "Control",
+    "Outage",
     "PayloadRefused",
     "control_message",
     "dump_payload",

@@ -46,6 +46,8 @@ class Claimed:
         self.delay_ms = 0
         """How the claim ends: hand back after so many milliseconds, or DONE_MS. The worker's, not the handler's."""
         self.settling = False
+        self.starting: asyncio.Timeout | None = None
+        """The worker's limit for what comes before the handler."""
         self._reason: CancelReason | None = None
         self._task: asyncio.Task[object] | None = None
 

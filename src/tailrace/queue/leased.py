@@ -247,7 +247,9 @@ class LeasedWorker(Worker):
             self._running[queued_id] = claimed
             try:
                 load_payload(payload)
-                await self.run_job(queued_id, claimed.due_ms)
+                # Until the handler begins: arq's own bookkeeping would wait for ever on a connection that fell silent.
+                async with asyncio.timeout(self._lease_s) as claimed.starting:
+                    await self.run_job(queued_id, claimed.due_ms)
             except PayloadRefused as refusal:
                 logger.warning("dropped %r from the queue: %s", queued_id, refusal)
                 claimed.delay_ms = DONE_MS
@@ -270,6 +272,8 @@ class LeasedWorker(Worker):
         if self._timeout_s is not None:
             timer = self.loop.call_later(self._timeout_s, claimed.cancel, CancelReason.TIMEOUT)
         try:
+            if claimed.starting is not None:
+                claimed.starting.reschedule(None)
             claimed.begin(cast("asyncio.Task[object]", asyncio.current_task()), claims=claims)
             await self._handler(claimed.job_id, claimed)
             claimed.delay_ms = DONE_MS

@@ -130,13 +130,16 @@ class PositionLost(JobError):
 
 
 class HistoryLost(JobError):
-    """Records after `after` and up to `until` once stood and are missing: trimmed, evicted or lost by the server."""
+    """Records after `after` and up to `until` once stood and are missing: trimmed, evicted or lost by the server.
+
+    What can still be read is what stands up to `after`, from START; nothing if `after` is START.
+    """
 
     def __init__(self, job_id: str, *, after: "Position", until: "Position") -> None:
         super().__init__(
             job_id,
             f"the records of job {job_id!r} after {after!r} up to {until!r} are lost (the server trimmed, evicted "
-            "or lost them): read again from START for what stands",
+            "or lost them): read again from START for what stands before them",
         )
         self.after = after
         self.until = until

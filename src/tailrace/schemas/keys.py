@@ -10,6 +10,8 @@ pub/sub knows no database numbers. No other module spells a key.
 | `<ns>:{<job>}:snapshot`      | string  | what the log has left                                              |
 | `<ns>:{<job>}:live`          | channel |                                                                    |
 | `<ns>:worker:<worker>`       | channel |                                                                    |
+| `<ns>:worker:<worker>`       | string  | a few announcements of that worker (it announces itself every sweep) |
+| `<ns>:workers`               | zset    | an hour; names by their last announcement                          |
 | `<ns>:open`                  | zset    | that of the longest-lived job in it                                |
 | `<ns>:ended`                 | stream  | that of the longest-lived job in it                                |
 | `<ns>:queue`                 | zset    | that of the longest-lived job in it                                |
@@ -61,6 +63,10 @@ class Keys:
 
     def worker(self, worker: str) -> str:
         return f"{self.namespace}:worker:{worker}"
+
+    @property
+    def workers(self) -> str:
+        return f"{self.namespace}:workers"
 
     @property
     def open(self) -> str:

@@ -46,7 +46,7 @@ _MAX_DURATION_S: Final = 366 * 24 * 3600.0
 #: How an image's data URL begins. Text that merely starts with "data:" counts as text.
 _DATA_URL: Final = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w=.+-]+)*;base64,", re.ASCII)
 
-#: Bytes of metadata and tags: they are part of every reader's first record.
+#: Bytes of metadata, tags and the names of model and task: they are part of every reader's first record.
 METADATA_LIMIT: Final = 16 * 1024
 
 
@@ -179,9 +179,12 @@ class JobRequest(BaseModel):
                 f"the request has {whole - images} bytes of text, the limit is {limits.text_bytes}: shorten it "
                 "(limits.text_bytes sets it)"
             )
-        public = len(json.dumps([self.metadata, self.tags], ensure_ascii=False).encode())
+        shown = [self.metadata, self.tags, self.model, self.task]
+        public = len(json.dumps(shown, ensure_ascii=False).encode())
         if public > METADATA_LIMIT:
-            raise InvalidRequest(f"metadata and tags have {public} bytes, the limit is {METADATA_LIMIT}")
+            raise InvalidRequest(
+                f"metadata, tags, model and task have {public} bytes together, the limit is {METADATA_LIMIT}"
+            )
 
 
 def completions_only(model: str | None) -> bool:

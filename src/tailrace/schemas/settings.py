@@ -42,7 +42,7 @@ class UpstreamSettings(_Section):
     """None: the openai package's default (`OPENAI_BASE_URL`, else OpenAI)."""
     api_key_env: str = "OPENAI_API_KEY"
     """The environment variable that holds the key; "" if the service needs none."""
-    proxy: str | None = None
+    proxy: str | None = Field(default=None, repr=False)
     """An HTTP proxy for this upstream only. None: the environment's (`HTTPS_PROXY` ...)."""
     default_model: str | None = None
     """For jobs that name no model."""
@@ -82,8 +82,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TAILRACE_", env_ignore_empty=True, extra="forbid", frozen=True)
 
-    redis_url: str | None = None
-    """None: the embedded server."""
+    redis_url: str | None = Field(default=None, repr=False)
+    """None: the embedded server. Not shown by `repr`: it may hold a password."""
     namespace: str = DEFAULT_NAMESPACE
     queue_capacity: int = Field(default=0, ge=0)
     """The most jobs that may be queued or running; 0 for no limit."""

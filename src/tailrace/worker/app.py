@@ -6,8 +6,8 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
-from contextlib import AsyncExitStack
-from typing import Self
+from contextlib import AsyncExitStack, suppress
+from typing import Final, Self
 
 from redis import Redis as BlockingRedis
 
@@ -16,12 +16,18 @@ from tailrace.joblog.tasks import running
 from tailrace.queue import CancelReason, Claimed, Control
 from tailrace.queue.leased import LeasedWorker
 from tailrace.schemas import END, InvalidRequest, Settings, TailraceError
+from tailrace.worker.checkup import LONGEST_WAIT_MS
+from tailrace.worker.registry import WorkerCard, announce, take_leave
 from tailrace.worker.relay import Relay
 from tailrace.worker.run import Run
 from tailrace.worker.sweep import sweep_for_ever
 from tailrace.worker.upstreams import Upstreams
 
 logger = logging.getLogger(__name__)
+
+#: A worker that is silent for so many of its announcements is taken for dead by who looks.
+_ANNOUNCEMENTS_MISSED: Final = 3
+_LEAVE_S: Final = 2.0
 
 
 class Worker:
@@ -69,8 +75,10 @@ class Worker:
             await stack.enter_async_context(
                 Control(self._on_word, keys=keys, redis=self._broker.redis, worker_name=self.name)
             )
-            sweep = sweep_for_ever(self._broker, keys, every_s=settings.worker.sweep_s)
-            await stack.enter_async_context(running(sweep, self._watch()))
+            longest_wait_ms = max(LONGEST_WAIT_MS, int(settings.worker.lease_s * 2000))
+            sweep = sweep_for_ever(self._broker, keys, every_s=settings.worker.sweep_s, longest_wait_ms=longest_wait_ms)
+            stack.push_async_callback(self._take_leave)
+            await stack.enter_async_context(running(sweep, self._watch(), self._announce()))
             self._stack = stack.pop_all()
         return self
 
@@ -100,6 +108,26 @@ class Worker:
         claimed = self._queue.running.get(job_id)
         if claimed is not None and word == "cancel":
             claimed.cancel(CancelReason.CANCELLED)
+
+    async def _announce(self) -> None:
+        every_s = self.settings.worker.sweep_s
+        while True:
+            card = WorkerCard(
+                self.name,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                jobs=len(self._queue.running),
+                max_jobs=self.settings.worker.max_jobs,
+            )
+            # For people: the sweep beside it says what is wrong with the server.
+            with suppress(TailraceError):
+                await announce(self._broker, self.settings.keys, card, counts_s=every_s * _ANNOUNCEMENTS_MISSED)
+            await asyncio.sleep(every_s)
+
+    async def _take_leave(self) -> None:
+        with suppress(TailraceError, TimeoutError):
+            async with asyncio.timeout(_LEAVE_S):
+                await take_leave(self._broker, self.settings.keys, self.name)
 
     async def _watch(self) -> None:
         """Find jobs that were ended while their upstream is silent and the word to us was lost."""

@@ -5,8 +5,18 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tailrace.joblog import Broker, read_log
-from tailrace.schemas import RETRY_EVENT, Entry, JobNotFound, JobRecord, JobRequest, Keys, decode
+from tailrace.joblog import Broker, Cursor, read_log
+from tailrace.schemas import (
+    RETRY_EVENT,
+    START,
+    Entry,
+    HistoryLost,
+    JobNotFound,
+    JobRecord,
+    JobRequest,
+    Keys,
+    decode,
+)
 from tailrace.worker.memory import Line, Memory
 
 #: The root run's events, and its name when the request names no model.
@@ -16,6 +26,11 @@ _ROOT_RUN: Final = {
     "responses": ("on_chat_model_start", "ChatOpenAI"),
     "task": ("on_chain_start", "task"),
 }
+
+
+_DIED: Final = " died with it"
+#: An error tells of so many attempts.
+_TOLD: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +56,24 @@ class Job:
                 counts = counts and not _is_hand_back(line)
         return number + 1 if counts else number
 
+    def died(self) -> str:
+        """What became of the attempts so far, for people: one that left no word died with its worker."""
+        told: list[str] = []
+        for line in self.memory.lines:
+            fields: Any = json.loads(line.text) if line.field in ("attempt", "event") else {}
+            if line.field == "attempt":
+                number, worker = int(fields.get("attempt", 0)), str(fields.get("worker", "?"))
+                if fields.get("replay"):
+                    continue
+                told.append(f"attempt {number} by worker {worker!r}{_DIED}")
+            elif fields.get("name") == RETRY_EVENT and told:
+                data = fields.get("data", {})
+                why = data.get("error", {}).get("type", "failed") if data.get("counted", True) else "handed back"
+                told[-1] = f"{told[-1].removesuffix(_DIED)}: {why}"
+        if len(told) > _TOLD:
+            told[: len(told) - _TOLD] = ["..."]
+        return "; ".join(told)
+
     def start_line(self) -> Line | None:
         """The root run's start event, if it stands."""
         for line in self.memory.lines:
@@ -63,14 +96,20 @@ class RequestLost(Exception):  # a finding, not a fault of ours
 
 
 async def load(broker: Broker, keys: Keys, job_id: str) -> Job:
-    """Read a job. Raises: JobNotFound if its log is gone, RequestLost, BrokerUnavailable."""
+    """Read a job. Raises: JobNotFound if its log is gone, HistoryLost if records of it are missing, RequestLost,
+    BrokerUnavailable."""
     # Side by side: it all stands between a prompt and its first token.
     entries, (stored, time) = await asyncio.gather(
         _entries(broker, keys, job_id), broker.many([("GET", keys.request(job_id)), ("TIME",)])
     )
-    record = decode(entries[0]) if entries else None
-    if not isinstance(record, JobRecord):
+    if not entries:
         raise JobNotFound(job_id)
+    ended = entries[-1].field == "end"
+    if not ended:
+        Cursor(job_id).take_whole(entries)
+    record = decode(entries[0])
+    if not isinstance(record, JobRecord):
+        raise HistoryLost(job_id, after=START, until=entries[0].position)
     if not isinstance(stored, bytes):
         raise RequestLost(record.incarnation)
     fields: Any = json.loads(stored)
@@ -79,7 +118,7 @@ async def load(broker: Broker, keys: Keys, job_id: str) -> Job:
         record=record,
         request=JobRequest.model_validate(fields["request"]),
         memory=Memory(entries),
-        ended=entries[-1].field == "end",
+        ended=ended,
         now_ms=int(time[0]) * 1000 + int(time[1]) / 1000,
     )
 

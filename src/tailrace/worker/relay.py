@@ -31,6 +31,7 @@ from tailrace.joblog import (
     seal,
 )
 from tailrace.joblog.tasks import end
+from tailrace.queue import Outage
 from tailrace.schemas import (
     BrokerUnavailable,
     BrokerUnsuitable,
@@ -52,6 +53,8 @@ APPEND_RECORDS: Final = 500
 #: A writer with this many characters not yet acknowledged holds its source back.
 WAITING_CHARACTERS: Final = 256 * 1024
 _PAUSES_S: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+#: A server that went back is told once: the writers find out one after the other, within their pauses.
+_WENT_BACK_S: Final = 10.0
 
 
 class LogWriter:
@@ -155,7 +158,7 @@ class LogWriter:
             # Somebody else wrote there: not ours to repair. A new run reads the log afresh.
             self.refuse(Fenced())
             return
-        logger.warning("job %r: the server lost records, writing %d again", self.job_id, len(again))
+        self._relay.went_back(self.job_id, len(again))
         self.pending = [*again, *self.sent, *self.pending]
         self._characters = sum(len(line.text) for line in self.pending)
         self.sent = []
@@ -189,6 +192,9 @@ class Relay:
         self._dirty: dict[LogWriter, None] = {}
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._outage = Outage(f"worker {worker!r}, append not taken", logger)
+        self._waiting: set[LogWriter] = set()
+        self._went_back_at = -_WENT_BACK_S
 
     async def __aenter__(self) -> Self:
         self._tasks = {asyncio.create_task(self._flush_for_ever(), name="tailrace-relay")}
@@ -240,6 +246,15 @@ class Relay:
         if not writer.held:
             self._dirty[writer] = None
             self._wake.set()
+
+    def went_back(self, job_id: str, lines: int) -> None:
+        """The server lost these records of a job; one line in the log for all jobs."""
+        now = asyncio.get_running_loop().time()
+        level = logging.WARNING if now - self._went_back_at > _WENT_BACK_S else logging.DEBUG
+        self._went_back_at = now
+        logger.log(
+            level, "the server went back in time: what it lost is written again (job %r: %d records)", job_id, lines
+        )
 
     async def seal(self, writer: LogWriter, end: End) -> Ending:
         return await seal(self._broker, self._keys, writer.job_id, end, top=writer.top, incarnation=writer.incarnation)
@@ -320,6 +335,11 @@ class Relay:
             writer.refuse(refusal)
         else:
             writer.acknowledged()
+        if self._waiting:
+            self._waiting.discard(writer)
+            if all(waiting.refusal is not None for waiting in self._waiting):
+                self._waiting.clear()
+                self._outage.over()
 
     def _failed(self, writer: LogWriter, error: Exception) -> None:
         ours = in_our_words(error)
@@ -329,10 +349,10 @@ class Relay:
 
     def _later(self, writers: Iterable[LogWriter], error: TailraceError) -> None:
         """Nobody knows whether it landed, or there is no room for it now: the very same again, after a pause."""
+        self._outage.failed(error)
         for writer in writers:
             if writer.refusal is None:
-                if writer.pauses == 0:
-                    logger.warning("job %r: append not taken, trying again: %s", writer.job_id, error)
+                self._waiting.add(writer)
                 writer.held = True
                 asyncio.get_running_loop().call_later(writer.pause(), self._release, writer)
 

@@ -22,8 +22,10 @@ from tailrace.queue import CancelReason, Claimed
 from tailrace.schemas import (
     RETRY_EVENT,
     ROOT,
+    BrokerUnavailable,
     ErrorDetail,
     EventRecord,
+    HistoryLost,
     JobNotFound,
     JsonObject,
     Keys,
@@ -33,10 +35,11 @@ from tailrace.schemas import (
     Timings,
     WorkerSettings,
 )
+from tailrace.worker.discretion import without_prompt
 from tailrace.worker.job import Job, RequestLost, load
 from tailrace.worker.memory import Line, chunk
 from tailrace.worker.relay import LogWriter, Relay
-from tailrace.worker.settle import settle
+from tailrace.worker.settle import end_damaged, settle
 from tailrace.worker.sources import Item, Outcome, UpstreamError
 from tailrace.worker.splice import Splice
 from tailrace.worker.upstreams import Upstreams
@@ -77,8 +80,16 @@ class Run:
     async def carry_out(self) -> None:
         """Run the job until it ends or is not ours any more. Returning takes it off the queue.
 
-        Raises: arq.Retry or CancelledError to leave it there, BrokerUnavailable.
+        Raises: arq.Retry or CancelledError to leave it there, BrokerUnsuitable.
         """
+        try:
+            await self._carry_out()
+        except BrokerUnavailable as error:
+            # A thousand jobs find out that Redis is away: who waits for it says so, once.
+            logger.debug("job %r: %s", self._job_id, error)
+            raise Retry(defer=self._settings.retry_delay_s) from None
+
+    async def _carry_out(self) -> None:
         try:
             job = await load(self._broker, self._keys, self._job_id)
         except JobNotFound:
@@ -86,6 +97,9 @@ class Run:
             return
         except RequestLost as lost:
             await self._end_without_request(lost.incarnation)
+            job = None
+        except HistoryLost:
+            await end_damaged(self._broker, self._keys, self._job_id)
             job = None
         if job is not None and not job.ended:
             try:
@@ -103,22 +117,22 @@ class Run:
         self._clock_ahead_ms = time.time() * 1000 - job.now_ms
         left_s = (job.record.deadline - job.now_ms) / 1000
         if left_s <= 0:
-            await seal_expired(self._broker, self._keys, self._job_id)
+            await seal_expired(self._broker, self._keys, self._job_id, job.record.incarnation)
             return
         # Not asyncio.timeout: whatever comes together, the upstream call may be cancelled only once.
         timer = asyncio.get_running_loop().call_later(left_s, self._claimed.cancel, CancelReason.TIMEOUT)
         try:
             await self._attempts(job)
         except asyncio.CancelledError:
-            await self._cancelled()
+            await self._cancelled(job)
         finally:
             timer.cancel()
 
-    async def _cancelled(self) -> None:
+    async def _cancelled(self, job: Job) -> None:
         """Why were we stopped? Raises: CancelledError if the queue must know, the refusal that the log gave."""
         match self._claimed.reason:
             case CancelReason.TIMEOUT:
-                await seal_expired(self._broker, self._keys, self._job_id)
+                await seal_expired(self._broker, self._keys, self._job_id, job.record.incarnation)
             case CancelReason.CANCELLED:
                 if self._refusal is not None:
                     raise self._refusal
@@ -148,7 +162,7 @@ class Run:
             await self._give_up(ErrorDetail(type="unknown_task", message=message))
             return
         if number > request.max_attempts:
-            message = f"all {request.max_attempts} attempts died before the end"
+            message = f"all {request.max_attempts} attempts are used up: {job.died()}"
             await self._give_up(ErrorDetail(type="attempts_exhausted", message=message, retryable=True))
             return
         if stands and request.on_restart == "fail":
@@ -169,11 +183,12 @@ class Run:
             except UpstreamError as error:
                 if error.phase == "request":
                     self._retries_left = 0  # the openai package has used them up: ours never multiply with its own
-                if not error.detail.retryable or number >= request.max_attempts or request.on_restart == "fail":
-                    await self._end(job, writer, Status.FAILED, number, began, error=error.detail)
+                detail = without_prompt(error.detail, request)
+                if not detail.retryable or number >= request.max_attempts or request.on_restart == "fail":
+                    await self._end(job, writer, Status.FAILED, number, began, error=detail)
                     return
-                logger.info("job %r: attempt %d failed (%s), trying again", self._job_id, number, error.detail.type)
-                writer.write(self._retry_event(counted=True, error=error.detail))
+                logger.info("job %r: attempt %d failed (%s), trying again", self._job_id, number, detail.type)
+                writer.write(self._retry_event(counted=True, error=detail))
                 await writer.flushed()
                 await asyncio.sleep(min(self._settings.retry_delay_s * 2 ** (number - 1), _RETRY_PAUSE_CAP_S))
                 number += 1

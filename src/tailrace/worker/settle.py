@@ -4,8 +4,10 @@ import asyncio
 import json
 from typing import Final
 
-from tailrace.joblog import Broker, encode_snapshot, hand_off, read_log, store_snapshot
-from tailrace.schemas import Entry, JobNotFound, Keys, Status
+from tailrace.joblog import Broker, End, Gone, encode_snapshot, hand_off, read_log, seal, store_snapshot
+from tailrace.queue import IN_PROGRESS_PREFIX, RETRY_PREFIX, payload_key
+from tailrace.schemas import Entry, ErrorDetail, JobNotFound, Keys, Status
+from tailrace.worker.sweep_scripts import LEAVE
 
 #: Above this, compressing is left to a thread: 1 MiB takes some 30 ms, which a thousand streams would feel.
 _THREAD_CHARACTERS: Final = 64 * 1024
@@ -14,7 +16,7 @@ _TTL_MS: Final = 3_600_000
 
 
 async def settle(broker: Broker, keys: Keys, job_id: str) -> bool:
-    """Store the snapshot of a job that has ended and hand it off. False if it has not ended.
+    """Store the snapshot of a job that has ended and hand it off. False if it has not ended, or not any more.
 
     Raises: BrokerUnavailable, BrokerUnsuitable.
     """
@@ -23,14 +25,12 @@ async def settle(broker: Broker, keys: Keys, job_id: str) -> bool:
     except JobNotFound:
         entries = []
     if not entries:
-        await broker.call("ZREM", keys.open, job_id)
-        return True
+        return await leave(broker, keys, job_id, deleted=True)
     if entries[-1].field != "end":
         return False
     status = Status(json.loads(entries[-1].value)["status"])
     if entries[0].field != "job":  # trimmed from outside: there is no whole to keep
-        await hand_off(broker, keys, job_id, status, ttl_ms=_TTL_MS)
-        return True
+        return await hand_off(broker, keys, job_id, status, ttl_ms=_TTL_MS)
     job = json.loads(entries[0].value)
     if sum(len(entry.value) for entry in entries) > _THREAD_CHARACTERS:
         blob = await asyncio.to_thread(encode_snapshot, entries)
@@ -38,5 +38,30 @@ async def settle(broker: Broker, keys: Keys, job_id: str) -> bool:
         blob = encode_snapshot(entries)
     incarnation, end = str(job["incarnation"]), entries[-1].value
     await store_snapshot(broker, keys, job_id, incarnation=incarnation, blob=blob, end=end)
-    await hand_off(broker, keys, job_id, status, ttl_ms=int(job["retention_ms"]))
-    return True
+    return await hand_off(broker, keys, job_id, status, ttl_ms=int(job["retention_ms"]))
+
+
+async def leave(broker: Broker, keys: Keys, job_id: str, *, deleted: bool = False) -> bool:
+    """Take a job out of the queue whose log is sealed or gone, unless somebody holds it. False if its log is open.
+
+    One without a log leaves the index of open jobs too; `deleted`: so does a tombstone, there is nothing to hand off.
+    Raises: BrokerUnavailable, BrokerUnsuitable.
+    """
+    queued_id = keys.queued(job_id)
+    names = [keys.log(job_id), keys.open, keys.queue, IN_PROGRESS_PREFIX + queued_id]
+    names += [payload_key(keys, job_id), RETRY_PREFIX + queued_id]
+    return bool(await broker.run(LEAVE, names, [job_id, queued_id, "1" if deleted else "0"]))
+
+
+async def end_damaged(broker: Broker, keys: Keys, job_id: str) -> None:
+    """End a job of whose log something is missing: nobody can run it, and its readers must not wait for the deadline."""
+    message = "records of the job's log are missing: were they trimmed or deleted from outside?"
+    try:
+        await seal(
+            broker,
+            keys,
+            job_id,
+            End(Status.FAILED, error=ErrorDetail(type="history_lost", message=message, retryable=True)),
+        )
+    except Gone:
+        return

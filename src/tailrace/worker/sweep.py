@@ -1,53 +1,237 @@
-"""Looking through the index of open jobs for what a crash left behind: stored but not queued, ended but not handed off,
-past its deadline with nobody there. Every worker does it; doing it twice does no harm."""
+"""Looking through the index of open jobs for what a crash left behind, and healing it. Every worker does it.
+
+    open (jobs that are not finished and handed off, by their next check) -> glance -> finding -> heal
+
+Each due job is taken by one worker, in one script that also sets its next check; a round takes a bounded number. What a
+heal writes is decided by scripts that look again, so doing it twice, or a moment too late, does no harm.
+"""
 
 import asyncio
+import json
 import logging
-from typing import Final
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
 
-from tailrace.joblog import Broker, look
-from tailrace.queue import enqueue
-from tailrace.schemas import GRACE_S, JobNotFound, Keys, TailraceError
-from tailrace.worker.settle import settle
+from tailrace.joblog import Broker, seal_expired, translated
+from tailrace.queue import IN_PROGRESS_PREFIX, Outage, enqueue
+from tailrace.schemas import Keys, TailraceError
+from tailrace.worker.checkup import LONGEST_WAIT_MS, Finding, Glance, glance
+from tailrace.worker.registry import WorkerCard, known_workers, with_scores
+from tailrace.worker.settle import end_damaged, leave, settle
+from tailrace.worker.sweep_scripts import BRING_FORWARD, REOPEN, TAKE_DUE
 
 logger = logging.getLogger(__name__)
 
-_AT_ONCE: Final = 100
+#: Jobs that are looked at in one round trip: some 10 us of server time each.
+AT_ONCE: Final = 100
+#: What one worker checks in one round at most; the rest waits for the next round, or another worker.
+A_ROUND: Final = 1000
 #: How long an open job that is in order is left alone.
-_NEXT_CHECK_MS: Final = 30_000
+NEXT_CHECK_MS: Final = 30_000
+#: A job that is due later is checked so long after that, as the submit script has it.
+_AFTER_DUE_MS: Final = 10_000
+#: A report names so many jobs of each finding.
+_NAMED: Final = 10
 
 
-async def sweep_for_ever(broker: Broker, keys: Keys, *, every_s: float) -> None:
+@dataclass(slots=True)
+class Swept:
+    """What one sweep has done."""
+
+    checked: int = 0
+    queued: int = 0
+    """Open jobs that the queue did not know, or kept for a time that never comes: queued."""
+    settled: int = 0
+    """Jobs that had ended: snapshot stored, handed off."""
+    expired: int = 0
+    """Jobs past deadline and grace: ended."""
+    failed: int = 0
+    """Jobs whose log was trimmed from outside: ended, since nobody can run them."""
+    dropped: int = 0
+    """Ids without a log: forgotten."""
+    reopened: int = 0
+    """Open jobs that the index had lost and the queue still knew."""
+    skipped: int = 0
+    """Jobs that could not be checked: somebody else's data under our names."""
+
+    @property
+    def healed(self) -> dict[str, int]:
+        """What was not in order, with counts."""
+        counts = {each.name: int(getattr(self, each.name)) for each in fields(self)}
+        return {name: count for name, count in counts.items() if count and name != "checked"}
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReport:
+    """What a sweep would find; nothing is changed."""
+
+    checked: int
+    """Open jobs that were looked at, those first whose check is due first."""
+    open: int
+    """Jobs in the index."""
+    queued: int
+    """Jobs in the queue, waiting or running."""
+    late: int
+    """Checks that are overdue by more than a sweep's pause: nobody sweeps, or there is more than the sweeps can do."""
+    findings: Mapping[Finding, int] = field(default_factory=dict[Finding, int])
+    """How many of those looked at; Finding.ENDED and UNQUEUED may be on their way for a moment."""
+    jobs: Mapping[Finding, tuple[str, ...]] = field(default_factory=dict[Finding, tuple[str, ...]])
+    """A few ids of each finding other than Finding.WELL."""
+    workers: tuple[WorkerCard, ...] = ()
+    """Who has announced itself within the hour; not `.alive` who has not of late, and did not take its leave."""
+
+
+async def sweep_for_ever(broker: Broker, keys: Keys, *, every_s: float, longest_wait_ms: int = LONGEST_WAIT_MS) -> None:
     """Sweep again and again, until cancelled."""
+    outage = Outage("sweep", logger)
+    seen = 0
     while True:
         try:
-            await sweep(broker, keys)
+            swept = await sweep(broker, keys, longest_wait_ms=longest_wait_ms)
+            reopened, seen = await reopen(broker, keys, seen)
         except TailraceError as error:
-            logger.warning("sweep: %s", error)
+            await asyncio.sleep(outage.failed(error))
+            continue
+        except Exception:
+            # Nobody else heals: whatever it was, the next round is tried.
+            logger.exception("sweep: a round failed")
+            await asyncio.sleep(every_s)
+            continue
+        outage.over()
+        swept.reopened = reopened
+        if swept.healed:
+            told = ", ".join(f"{name} {count}" for name, count in swept.healed.items())
+            logger.warning("sweep: of %d open jobs checked: %s", swept.checked, told)
         await asyncio.sleep(every_s)
 
 
-async def sweep(broker: Broker, keys: Keys) -> int:
-    """Check the open jobs whose check is due; how many were checked. Raises: BrokerUnavailable."""
+async def sweep(broker: Broker, keys: Keys, *, longest_wait_ms: int = LONGEST_WAIT_MS) -> Swept:
+    """Check the open jobs whose check is due, up to A_ROUND, and heal them. Raises: BrokerUnavailable, BrokerUnsuitable."""
+    swept = Swept()
+    while swept.checked < A_ROUND:
+        now_ms, due = await broker.run(TAKE_DUE, [keys.open], [AT_ONCE, NEXT_CHECK_MS])
+        job_ids = [job_id.decode("utf-8", "replace") for job_id in due]
+        for seen in await _glances(broker, keys, job_ids, swept):
+            try:
+                await _heal(broker, keys, seen, now_ms, swept, longest_wait_ms)
+            except (ValueError, TypeError, LookupError) as error:  # what is there is none of ours
+                swept.skipped += 1
+                logger.debug("sweep: job %r cannot be checked: %s", seen.job_id, type(error).__name__)
+        swept.checked += len(job_ids)
+        if len(job_ids) < AT_ONCE:
+            break
+    return swept
+
+
+async def _glances(broker: Broker, keys: Keys, job_ids: list[str], swept: Swept) -> list[Glance]:
+    """Raises: as `sweep`. One job whose keys are of another kind does not hide the others."""
+    found: list[Glance] = []
+    for seen in await glance(broker, keys, job_ids):
+        if seen is None:
+            swept.skipped += 1
+        else:
+            found.append(seen)
+    return found
+
+
+async def _heal(broker: Broker, keys: Keys, seen: Glance, now_ms: int, swept: Swept, longest_wait_ms: int) -> None:
+    job_id = seen.job_id
+    match seen.finding(now_ms, longest_wait_ms=longest_wait_ms):
+        case Finding.WELL:
+            last_ms = seen.last_check_ms(now_ms)
+            if last_ms < now_ms + NEXT_CHECK_MS:
+                await broker.call("ZADD", keys.open, "XX", last_ms, job_id)
+        case Finding.UNQUEUED:
+            await _queue(broker, keys, seen, now_ms)
+            swept.queued += 1
+        case Finding.STUCK:
+            queued_id = keys.queued(job_id)
+            names = [keys.queue, IN_PROGRESS_PREFIX + queued_id, keys.wake]
+            swept.queued += await broker.run(BRING_FORWARD, names, [queued_id, longest_wait_ms])
+        case Finding.OVERDUE:
+            await seal_expired(broker, keys, job_id, seen.incarnation)
+            await settle(broker, keys, job_id)
+            await leave(broker, keys, job_id)
+            swept.expired += 1
+        case Finding.ENDED:
+            if await settle(broker, keys, job_id):
+                await leave(broker, keys, job_id)
+                swept.settled += 1
+        case Finding.DAMAGED:
+            await end_damaged(broker, keys, job_id)
+            await settle(broker, keys, job_id)
+            await leave(broker, keys, job_id)
+            swept.failed += 1
+        case Finding.GONE:
+            await leave(broker, keys, job_id)
+            swept.dropped += 1
+
+
+async def _queue(broker: Broker, keys: Keys, seen: Glance, now_ms: int) -> None:
+    """Queue it as submit did: one that has not begun may be due only later."""
+    last_ms = seen.last_check_ms(now_ms)
+    due_ms = now_ms
+    if not seen.begun:
+        stored = await broker.call("GET", keys.request(seen.job_id))
+        request: Any = json.loads(stored)["request"] if stored else {}
+        due_ms = max(now_ms, _ms((seen.job or {}).get("ts")) + round(1000 * float(request.get("delay_s", 0))))
+    delay_ms = min(due_ms - now_ms, last_ms - now_ms - 1000)
+    with translated():
+        await enqueue(broker.redis, keys, seen.job_id, delay_ms=max(0, delay_ms), ttl_ms=max(1000, last_ms - now_ms))
+    if due_ms > now_ms:
+        await broker.call("ZADD", keys.open, "XX", due_ms + _AFTER_DUE_MS, seen.job_id)
+
+
+def _ms(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+async def reopen(broker: Broker, keys: Keys, start: int) -> tuple[int, int]:
+    """Put open jobs that only the queue knows back into the index, from the `start`-th of the queue on; how many, and where
+    to go on. A hundred a round, in turn: the index is written with the log, so this heals what was evicted or deleted.
+
+    Raises: BrokerUnavailable, BrokerUnsuitable.
+    """
+    found = await broker.call("ZRANGE", keys.queue, start, start + AT_ONCE - 1, "WITHSCORES")
+    scored = {keys.job_of(queued_id): score for queued_id, score in with_scores(found)}
+    job_ids = [job_id for job_id in scored if job_id is not None]
+    scores = await broker.many([("ZSCORE", keys.open, job_id) for job_id in job_ids]) if job_ids else []
+    now_ms = await broker.now_ms() if None in scores else 0
+    count = 0
+    for job_id, score in zip(job_ids, scores, strict=True):
+        if score is None:
+            next_check = int(max(now_ms, scored[job_id])) + _AFTER_DUE_MS
+            count += await broker.run(REOPEN, [keys.log(job_id), keys.open], [job_id, next_check])
+    return count, start + AT_ONCE if len(found) == 2 * AT_ONCE else 0
+
+
+async def sweep_report(broker: Broker, keys: Keys, *, limit: int = A_ROUND) -> SweepReport:
+    """What is not in order among the open jobs, up to `limit` of them; changes nothing.
+
+    Raises: BrokerUnavailable, BrokerUnsuitable.
+    """
     now_ms = await broker.now_ms()
-    due = await broker.call("ZRANGEBYSCORE", keys.open, "-inf", now_ms, "LIMIT", 0, _AT_ONCE)
-    for job_id in due:
-        await _check(broker, keys, job_id.decode("utf-8", "replace"), now_ms)
-    return len(due)
-
-
-async def _check(broker: Broker, keys: Keys, job_id: str, now_ms: int) -> None:
-    try:
-        overview = await look(broker, keys, job_id)
-    except JobNotFound:
-        await broker.call("ZREM", keys.open, job_id)
-        return
-    if overview.status.ended:
-        await settle(broker, keys, job_id)
-        return
-    deadline = overview.job.get("deadline")
-    last = (deadline if isinstance(deadline, int) else now_ms) + int(GRACE_S * 1000) + 1000
-    if await broker.call("ZSCORE", keys.queue, keys.queued(job_id)) is None:
-        logger.warning("job %r was stored but not queued, queueing it", job_id)
-        await enqueue(broker.redis, keys, job_id, ttl_ms=max(1000, last - now_ms))
-    await broker.call("ZADD", keys.open, "XX", min(now_ms + _NEXT_CHECK_MS, last), job_id)
+    due = with_scores(await broker.call("ZRANGE", keys.open, 0, limit - 1, "WITHSCORES"))
+    counts: Counter[Finding] = Counter()
+    jobs: dict[Finding, tuple[str, ...]] = {}
+    for start in range(0, len(due), AT_ONCE):
+        job_ids = [job_id for job_id, _ in due[start : start + AT_ONCE]]
+        for seen in await glance(broker, keys, job_ids):
+            if seen is None:
+                continue
+            finding = seen.finding(now_ms)
+            counts[finding] += 1
+            named = jobs.get(finding, ())
+            if finding is not Finding.WELL and len(named) < _NAMED:
+                jobs[finding] = (*named, seen.job_id)
+    return SweepReport(
+        checked=len(due),
+        open=await broker.call("ZCARD", keys.open),
+        queued=await broker.call("ZCARD", keys.queue),
+        late=sum(score < now_ms - NEXT_CHECK_MS for _, score in due),
+        findings=counts,
+        jobs=jobs,
+        workers=tuple(await known_workers(broker, keys)),
+    )

@@ -1,6 +1,7 @@
 """What the decoders share: JSON of events, the part that text belongs to, halves of surrogate pairs, the outcome."""
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, cast
@@ -18,6 +19,8 @@ Part = Literal["text", "reasoning", "refusal", "tool_call"]
 
 DONE: Final = b"[DONE]"
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+#: pydantic reads JSON to a depth of 200, Lua's cjson to 1000; a record adds some levels of its own.
+_DEEPEST: Final = 100
 _BARE_LINES: Final = 1000
 _BARE_BYTES: Final = 64 * 1024
 _INCOMPLETE: Final = frozenset({"length", "content_filter", "max_tokens", "max_output_tokens"})
@@ -92,8 +95,11 @@ class EventReader:
             raise reported(None, secret=self._secret)
 
     def clean(self, value: Any) -> Any:
-        """Foreign JSON that can be stored: U+FFFD for each lone surrogate."""
-        return _without_surrogates(value) if self.lossy else value
+        """Foreign JSON that can be stored: U+FFFD for each lone surrogate.
+
+        Raises: UpstreamError for what readers of JSON do not agree about: numbers without end, depths without end.
+        """
+        return _storable(value, lossy=self.lossy)
 
     def _read_bare(self, line: bytes) -> dict[str, Any]:
         # The body may be pretty-printed: collect its lines until they are JSON together.
@@ -195,14 +201,20 @@ def objects(value: object, what: str) -> list[dict[str, Any]]:
     raise malformed(f"the upstream sent {what} that are no list of objects")
 
 
-def _without_surrogates(value: Any) -> Any:
+def _storable(value: Any, *, lossy: bool, depth: int = 0) -> Any:
     if isinstance(value, str):
-        return join_surrogates(value) if _SURROGATE.search(value) else value
-    if isinstance(value, dict):
-        fields = cast("dict[str, Any]", value)
-        return {_without_surrogates(name): _without_surrogates(item) for name, item in fields.items()}
-    if isinstance(value, list):
-        return [_without_surrogates(item) for item in value]  # pyright: ignore[reportUnknownVariableType]  # foreign JSON
+        return join_surrogates(value) if lossy and _SURROGATE.search(value) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        raise malformed("the upstream sent a number that JSON has no word for")
+    if isinstance(value, dict | list):
+        if depth == _DEEPEST:
+            raise malformed(f"the upstream sent JSON that is nested more than {_DEEPEST} deep")
+        if isinstance(value, list):
+            return [_storable(item, lossy=lossy, depth=depth + 1) for item in value]  # pyright: ignore[reportUnknownVariableType]  # foreign JSON
+        return {
+            _storable(name, lossy=lossy): _storable(item, lossy=lossy, depth=depth + 1)
+            for name, item in cast("dict[str, Any]", value).items()
+        }
     return value
 
 

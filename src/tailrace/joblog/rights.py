@@ -1,0 +1,107 @@
+"""What each role must be allowed to do on a server with access lists (ACL): the rules, and commands that try them.
+
+docs/security.md has the same rules for the default namespace. Source: redis.io/docs/latest/operate/oss_and_stack/
+management/security/acl.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from tailrace.schemas import Keys
+
+Role = Literal["worker", "producer", "consumer"]
+
+#: From the most to the least.
+ROLES: Final[tuple[Role, ...]] = ("worker", "producer", "consumer")
+
+#: Neither KEYS nor SCAN, neither ZRANGE nor PSUBSCRIBE: who has not been told a job's id does not find it.
+_COMMANDS: Final[dict[Role, str]] = {
+    "worker": "+@read +@write +@pubsub +@transaction +@connection +@blocking -@dangerous -function +eval +evalsha "
+    "+script|load +time +info",
+    "producer": "+ping +select +time +eval +evalsha +script|load +exists +get +getrange +set +del +pttl +pexpire "
+    "+pexpireat +xadd +xlen +xrange +xrevrange +xtrim +zadd +zcard +zrem +zscore +lpush +ltrim +publish",
+    "consumer": "+ping +select +time +exists +get +xlen +xrange +xrevrange +subscribe +unsubscribe",
+}
+_PROBE_TTL_MS: Final = 10_000
+
+
+def rule(role: Role, keys: Keys) -> str:
+    """What follows `ACL SETUSER <user> on ><password>` for a user that is this and nothing more."""
+    names = keys.namespace
+    where = {
+        "worker": f"~{names}:* ~arq:*:{names}:* &{names}:*",
+        "producer": f"~{names}:{{*}}:* ~{keys.open} ~{keys.queue} ~{keys.wake} ~arq:job:{names}:* "
+        f"&{keys.live('*')} &{keys.worker('*')}",
+        "consumer": f"%R~{keys.log('*')} %R~{keys.snapshot('*')} &{keys.live('*')}",
+    }
+    return f"{where[role]} {_COMMANDS[role]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A command as the rooms use it, that changes nothing but a probe job's keys, and who must be allowed to call it."""
+
+    roles: tuple[Role, ...]
+    command: tuple[str | int, ...]
+
+
+def probes(keys: Keys, probe: str) -> list[Probe]:
+    """In the order to send them: what is written is removed again at the end, and has a time to live."""
+    log, request, snapshot, queued = keys.log(probe), keys.request(probe), keys.snapshot(probe), keys.queued(probe)
+    words = f"{keys.namespace}:{{{probe}}}:words"
+    script = "return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"
+    payload = f"arq:job:{queued}"
+    everyone: list[tuple[str | int, ...]] = [
+        ("PING",),
+        ("TIME",),
+        ("GET", snapshot),
+        ("EXISTS", log),
+        ("XLEN", log),
+        ("XRANGE", log, "-", "+", "COUNT", 1),
+        ("XREVRANGE", log, "+", "-", "COUNT", 1),
+    ]
+    writers: list[tuple[str | int, ...]] = [
+        ("EVAL", script, 1, request, "probe", _PROBE_TTL_MS),
+        ("EVALSHA", "0" * 40, 0),
+        ("SCRIPT", "LOAD", script),
+        ("GETRANGE", request, 0, 1),
+        ("SET", snapshot, "probe", "PX", _PROBE_TTL_MS),
+        ("PTTL", snapshot),
+        ("XADD", log, "0-1", "probe", "probe"),
+        ("PEXPIRE", log, _PROBE_TTL_MS),
+        ("PEXPIREAT", log, 1),
+        ("XTRIM", log, "MAXLEN", 0),
+        ("ZADD", keys.open, "XX", 0, probe),
+        ("ZREM", keys.open, probe),
+        ("ZADD", keys.queue, "XX", 0, queued),
+        ("ZCARD", keys.queue),
+        ("ZSCORE", keys.queue, queued),
+        ("LTRIM", keys.wake, 0, -1),
+        ("LPUSH", words, "probe"),
+        ("PEXPIRE", words, _PROBE_TTL_MS),
+        ("SET", payload, "probe", "PX", _PROBE_TTL_MS),
+        ("DEL", payload),
+        ("PUBLISH", keys.live(probe), "probe"),
+        ("PUBLISH", keys.worker(probe), "probe"),
+    ]
+    workers: list[tuple[str | int, ...]] = [
+        ("ZRANGEBYSCORE", keys.queue, 0, 0, "LIMIT", 0, 1),
+        ("ZRANGE", keys.queue, 0, 0),
+        ("ZREM", keys.queue, queued),
+        ("XDEL", keys.ended, "0-1"),
+        ("PSETEX", f"arq:in-progress:{queued}", _PROBE_TTL_MS, "probe"),
+        ("GET", payload),
+        ("INCR", f"arq:retry:{queued}"),
+        ("EXPIRE", f"arq:retry:{queued}", 1),
+        ("DEL", f"arq:in-progress:{queued}", f"arq:retry:{queued}"),
+    ]
+    return [
+        *(Probe(ROLES, command) for command in everyone),
+        *(Probe(("worker", "producer"), command) for command in writers),
+        *(Probe(("worker",), command) for command in workers),
+        Probe(("worker", "producer"), ("DEL", request, log, snapshot, words)),
+    ]
+
+
+SUBSCRIBERS: Final[tuple[Role, ...]] = ("worker", "consumer")
+"""Who subscribes. Tried apart: it needs a connection of its own."""

@@ -1,0 +1,67 @@
+"""Keeping a prompt out of what readers and logs get to see. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, cast
+
+from tailrace.schemas import ErrorDetail, JobRequest
+
+#: So many characters in a row that are also in the request are a quotation of it.
+_QUOTED: Final = 16
+#: A shorter text is taken for a quotation only as a whole; shorter than this it is a word like any other.
+_SHORTEST: Final = 4
+_MARK: Final = "[prompt]"
+
+
+def without_prompt(detail: ErrorDetail, request: JobRequest) -> ErrorDetail:
+    """The same error without what its message quotes of the request: upstreams repeat what they do not like."""
+    texts = {text for text in _texts([request.prompt, request.messages, request.input]) if len(text) >= _SHORTEST}
+    code = detail.code
+    return detail.model_copy(
+        update={
+            "message": _cleared(detail.message, texts),
+            "code": None if code is None else _cleared(code, texts),
+        }
+    )
+
+
+def _cleared(message: str, texts: set[str]) -> str:
+    # Messages come on one line: so does the text that is looked for.
+    for text in sorted({" ".join(text.split()) for text in texts} | texts, key=len, reverse=True):
+        message = message.replace(text, _MARK) if len(text) < _QUOTED else _without_quotations(message, text)
+    return message
+
+
+def _without_quotations(message: str, text: str) -> str:
+    """Every stretch of the message that is in the text is replaced, if it is long enough. The text may be a megabyte:
+    it is searched some hundred times at most, for pieces that any quotation twice their length has one of."""
+    piece = _QUOTED // 2
+    kept: list[str] = []
+    at = start = 0
+    while at + piece <= len(message):
+        found = text.find(message[at : at + piece])
+        begin, end = at, at + piece
+        if found >= 0:
+            while begin > start and message[begin - 1 : end] in text:
+                begin -= 1
+            while end < len(message) and message[begin : end + 1] in text:
+                end += 1
+        if found >= 0 and end - begin >= _QUOTED:
+            kept += (message[start:begin], _MARK)
+            at = start = end
+        else:
+            at += piece
+    kept.append(message[start:])
+    return "".join(kept)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """The strings in a part of a request that are somebody's words: not the names of fields and what they choose."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, item in cast("Mapping[str, object]", value).items():
+            if name not in ("role", "type", "detail", "status"):
+                yield from _texts(item)
+    elif isinstance(value, Sequence):
+        for item in cast("Sequence[object]", value):
+            yield from _texts(item)

@@ -1,0 +1,405 @@
+"""The same operations on a real server, on fakeredis and on the simulated server: the same answers, the same keys.
+
+What the suite learns on the two stand-ins holds for the real thing only as far as this does.
+"""
+
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+import fakeredis
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from tailrace.joblog import End, Script, encode_snapshot
+from tailrace.joblog.writing import APPEND, CLAIM, ERASE, HAND_OFF, SEAL, SNAPSHOT
+from tailrace.producer.submitting import SUBMIT, Producer
+from tailrace.queue import payload_key, queue_payload
+from tailrace.queue.enqueue import _ENQUEUE  # pyright: ignore[reportPrivateUsage]  # the script as it is sent
+from tailrace.queue.names import IN_PROGRESS_PREFIX, JOB_PREFIX, RETRY_PREFIX
+from tailrace.queue.scripts import CLAIM_LUA, RENEW_LUA, SETTLE_LUA
+from tailrace.schemas import END, Entry, JobRequest, Keys, Position, Status
+
+from .loop import Process, simulated_loop
+from .scripting import ServerError
+from .server import Server
+
+KEYS: Final = Keys("m")
+JOBS: Final = ("a", "b")
+#: Longer than any run of this test: nothing depends on when exactly a command comes.
+LONG_MS: Final = 600_000
+MAX: Final = b"18446744073709551615"
+
+_UNCHECKED: Final = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+
+Send = Callable[[Sequence[bytes | str | int]], Any]
+
+
+class Failed(str):
+    """An error answer, as its text."""
+
+    __slots__ = ()
+
+
+def encoded(command: Sequence[bytes | str | int]) -> list[bytes]:
+    return [part if isinstance(part, bytes) else str(part).encode() for part in command]
+
+
+def raw(client: Any) -> Send:
+    """Commands over one connection, answers as the server gives them."""
+    connection = client.connection_pool.make_connection()
+
+    def send(command: Sequence[bytes | str | int]) -> Any:
+        connection.send_command(*command)
+        try:
+            return connection.read_response()
+        except ResponseError as error:
+            return Failed(str(error))
+
+    return send
+
+
+def simulated() -> Send:
+    server = Server(Process(simulated_loop(random.Random(0)), "server"))
+
+    def send(command: Sequence[bytes | str | int]) -> Any:
+        server.tick()
+        try:
+            return server.step(encoded(command))
+        except ServerError as error:
+            # As redis-py's parser has it: the code names the class.
+            code, _, text = str(error).partition(" ")
+            return Failed(text if code in ("ERR", "NOSCRIPT") else str(error))
+
+    return send
+
+
+@pytest.fixture
+def real(server_url: str) -> Iterator[Redis]:
+    with Redis.from_url(server_url) as client:  # pyright: ignore[reportUnknownMemberType]  # **kwargs without a type
+        yield client
+
+
+# Single commands.
+
+_ids = st.sampled_from(
+    [b"0-0", b"0-1", b"1-0", b"1-1", b"1-2", b"2-1", b"3-0", b"5-3", b"5-4", b"7", MAX + b"-0", MAX + b"-" + MAX, b"x"]
+)
+_edges = st.one_of(_ids, _ids.map(lambda edge: b"(" + edge), st.sampled_from([b"-", b"+"]))
+_keys = st.sampled_from([b"one", b"two"])
+_numbers = st.sampled_from([b"0", b"1", b"2", b"3", b"-1", b"7"])
+_words = st.sampled_from([b"", b"a", b"b", b"long\r\n\xff"])
+_scores = st.sampled_from([b"1", b"2.5", b"1800000000000", b"-3", b"nan?"])
+
+
+def _command(name: bytes, *parts: st.SearchStrategy[Any] | bytes) -> st.SearchStrategy[list[bytes]]:
+    strategies = [st.just([part]) if isinstance(part, bytes) else part.map(_listed) for part in parts]
+    return st.tuples(*strategies).map(lambda lists: [name, *(word for words in lists for word in words)])
+
+
+def _listed(part: Any) -> list[bytes]:
+    return [part] if isinstance(part, bytes) else list(part)
+
+
+_count = st.one_of(st.just(()), st.sampled_from([(b"COUNT", b"1"), (b"COUNT", b"2")]))
+_scored = st.sampled_from([(), (b"WITHSCORES",)])
+COMMANDS: Final[dict[str, list[st.SearchStrategy[list[bytes]]]]] = {
+    "streams": [
+        *2 * [_command(b"XADD", b"one", _ids, b"f", _words)],
+        _command(b"XADD", b"one", b"MAXLEN", b"2", _ids, b"f", _words),
+        _command(b"XRANGE", b"one", _edges, _edges, _count),
+        _command(b"XREVRANGE", b"one", _edges, _edges, _count),
+        _command(b"XTRIM", b"one", b"MAXLEN", st.sampled_from([b"0", b"1", b"3"])),
+        _command(b"XLEN", b"one"),
+    ],
+    "sorted sets": [
+        _command(b"ZADD", _keys, st.sampled_from([(), (b"XX",), (b"NX",)]), _scores, _words),
+        _command(b"ZADD", _keys, _scores, _words),
+        _command(b"ZREM", _keys, _words),
+        _command(b"ZSCORE", _keys, _words),
+        _command(b"ZCARD", _keys),
+        _command(b"ZRANGE", _keys, _numbers, _numbers, _scored),
+        _command(
+            b"ZRANGEBYSCORE", _keys, st.sampled_from([b"-inf", b"1", b"2"]), st.sampled_from([b"2", b"inf"]), _scored
+        ),
+        _command(b"ZRANGEBYSCORE", _keys, b"-inf", b"inf", _scored, b"LIMIT", b"0", _numbers),
+    ],
+    "strings and lists": [
+        _command(b"SET", _keys, _words, st.sampled_from([(), (b"NX",), (b"PX", b"600000"), (b"NX", b"PX", b"600000")])),
+        _command(b"GET", _keys),
+        _command(b"GETRANGE", _keys, _numbers, _numbers),
+        _command(b"INCR", _keys),
+        _command(b"LPUSH", b"list", _words),
+        _command(b"LTRIM", b"list", b"0", st.sampled_from([b"0", b"1"])),
+        _command(b"LPOP", b"list"),
+        _command(b"LLEN", b"list"),
+    ],
+}
+_COMMON: Final = [
+    _command(b"DEL", _keys),
+    _command(b"EXISTS", _keys),
+    _command(b"PTTL", st.just(b"never")),
+    _command(b"PEXPIRE", _keys, b"0"),
+]
+
+
+def _itself(commands: st.SearchStrategy[list[bytes]]) -> st.SearchStrategy[list[bytes]]:
+    return commands
+
+
+COMMANDS["all together"] = [command for commands in COMMANDS.values() for command in commands]
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_the_simulated_server_answers_as_the_real_one(kind: str, real: Redis) -> None:
+    there = raw(real)
+
+    @settings(max_examples=100, deadline=None, database=None, suppress_health_check=_UNCHECKED)
+    @given(st.lists(st.sampled_from([*4 * COMMANDS[kind], *_COMMON]).flatmap(_itself), min_size=20, max_size=60))
+    def run(commands: list[list[bytes]]) -> None:
+        there(["FLUSHALL"])
+        here = simulated()
+        for command in commands:
+            assert here(command) == there(command), (command, commands)
+
+    run()
+
+
+# The scripts.
+
+
+class Side:
+    """One of the three, and what its answers meant: positions and times differ from side to side."""
+
+    def __init__(self, name: str, send: Send) -> None:
+        self.name, self.send = name, send
+        self._loaded: dict[str, Any] = {}
+        self._epochs: dict[bytes, bytes] = {}
+        self.tops: dict[str, bytes] = {}
+        """By writer: the top that it expects next."""
+        self.deadlines: dict[bytes, bytes] = {}
+        """By queued id: of the last claim."""
+
+    def run(self, script: Script | str, keys: Sequence[str], args: Sequence[bytes | str | int]) -> Any:
+        source = script if isinstance(script, str) else script.plain.source
+        if source not in self._loaded:
+            self._loaded[source] = self.send(["SCRIPT", "LOAD", source])
+        return self.send(["EVALSHA", self._loaded[source], len(keys), *keys, *args])
+
+    def alike(self, answer: Any) -> Any:
+        """An answer in which epochs are numbered as they came, and times are left out."""
+        if isinstance(answer, list):
+            return [self.alike(item) for item in answer]  # pyright: ignore[reportUnknownVariableType]  # foreign
+        if isinstance(answer, bytes):
+            named = re.sub(rb"\b1[78]\d{14}\b", self._epoch, answer)
+            return re.sub(rb"\b1[78]\d{11}\b", b"T", named)
+        if isinstance(answer, int) and answer > 10**12:
+            return "T"
+        return answer
+
+    def _epoch(self, match: re.Match[bytes]) -> bytes:
+        return self._epochs.setdefault(match[0], b"E%d" % len(self._epochs))
+
+    def keys(self) -> Any:
+        """Everything that is stored."""
+        found: dict[str, Any] = {}
+        for job in JOBS:
+            found |= {key: self.send(["GET", key]) for key in (KEYS.request(job), KEYS.snapshot(job))}
+            found[KEYS.log(job)] = self.send(["XRANGE", KEYS.log(job), "-", "+"])
+            for prefix in (IN_PROGRESS_PREFIX, JOB_PREFIX):
+                found[prefix + job] = self.send(["GET", prefix + KEYS.queued(job)])
+        for key in (KEYS.queue, KEYS.open):
+            found[key] = self.send(["ZRANGE", key, 0, -1])
+            found[key].sort()
+        found["ended"] = self.send(["XLEN", KEYS.ended])
+        found["wake"] = self.send(["LLEN", KEYS.wake])
+        expiring = [KEYS.log("a"), KEYS.request("a"), KEYS.snapshot("b"), KEYS.queue, KEYS.open, KEYS.ended]
+        ttls = [self.send(["PTTL", key]) for key in expiring]
+        return {key: self.alike(value) for key, value in found.items()}, [round(ttl / 20_000) for ttl in ttls]
+
+
+_jobs = st.sampled_from(JOBS)
+_writers = st.sampled_from(["w1", "w2"])
+
+
+class Scripts(RuleBasedStateMachine):
+    """Every script of the log and the queue, in any order."""
+
+    real: Redis
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.real.flushall()  # pyright: ignore[reportUnknownMemberType]  # **kwargs without a type
+        self.sides = [
+            Side("real", raw(self.real)),
+            Side("fake", raw(fakeredis.FakeRedis())),
+            Side("simulated", simulated()),
+        ]
+        self.seqs: dict[str, int] = {}
+
+    def everywhere(self, act: Callable[[Side], Any]) -> Any:
+        """Do it on all sides; the answer, which must be the same."""
+        answers = [side.alike(act(side)) for side in self.sides]
+        for side, answer in zip(self.sides, answers, strict=True):
+            assert answer == answers[0], f"{side.name} answers {answer!r}, {self.sides[0].name} {answers[0]!r}"
+        return answers[0]
+
+    @invariant()
+    def the_keys_are_the_same(self) -> None:
+        first = self.sides[0].keys()
+        for side in self.sides[1:]:
+            keys = side.keys()
+            assert keys == first, f"{side.name} differs from {self.sides[0].name}"
+
+    @rule(
+        job=_jobs,
+        prompt=st.sampled_from(["x", "y"]),
+        delay=st.sampled_from([None, 300]),
+        capacity=st.sampled_from([0, 1]),
+    )
+    def submit(self, job: str, prompt: str, delay: float | None, capacity: int) -> None:
+        request = JobRequest.of(prompt, model="m", delay=delay, metadata={"list": []})
+        producer = Producer(None, KEYS, queue_capacity=capacity)  # type: ignore[arg-type]  # only to make the command  # pyright: ignore[reportArgumentType]
+        keys, args = producer._command(request, job)  # pyright: ignore[reportPrivateUsage]  # what it sends
+        args[1] = re.sub(r'"incarnation":"\w+"', f'"incarnation":"{prompt}"', str(args[1]))
+        self.everywhere(lambda side: side.run(SUBMIT, keys, args))  # type: ignore[arg-type]  # no floats
+
+    @rule(job=_jobs, writer=_writers, incarnation=st.sampled_from(["x", "x", "y"]), nonce=st.sampled_from(["n1", "n2"]))
+    def claim(self, job: str, writer: str, incarnation: str, nonce: str) -> None:
+        record = f'{{"attempt": 1, "worker": "{writer}", "nonce": "{nonce}", "incarnation": "{incarnation}"}}'
+
+        def act(side: Side) -> Any:
+            answer = side.run(CLAIM, [KEYS.log(job)], [KEYS.live(job), nonce, incarnation, 0, 5, record])
+            if answer[0] == b"claimed":
+                side.tops[job + writer] = answer[1]
+            return answer
+
+        if self.everywhere(act)[0] == b"claimed":
+            self.seqs[job + writer] = 1
+
+    @rule(
+        job=_jobs,
+        writer=_writers,
+        texts=st.lists(st.sampled_from(["a", "é", ""]), min_size=1, max_size=3),
+        again=st.booleans(),
+    )
+    def append(self, job: str, writer: str, texts: list[str], again: bool) -> None:
+        if job + writer not in self.seqs:
+            return
+        seq = self.seqs[job + writer]
+        pairs = [part for text in texts for part in ("chunk", text)]
+
+        def act(side: Side) -> Any:
+            top = side.tops[job + writer]
+            epoch = top.partition(b"-")[0]
+            args: list[bytes | str | int] = [KEYS.live(job), top, "x", epoch, seq, *pairs]
+            answer = side.run(APPEND, [KEYS.log(job)], args)
+            if again:
+                answer = [*answer, *side.run(APPEND, [KEYS.log(job)], args)]
+            if answer[0] == b"ok":
+                side.tops[job + writer] = epoch + b"-%d" % (seq + len(texts) - 1)
+            return answer
+
+        if self.everywhere(act)[0] == b"ok":
+            self.seqs[job + writer] += len(texts)
+
+    @rule(
+        job=_jobs, writer=st.sampled_from(["", "w1", "w2"]), incarnation=st.sampled_from(["", "x"]),
+        erase=st.sampled_from(["0", "0", "1"]),
+    )  # fmt: skip
+    def seal(self, job: str, writer: str, incarnation: str, erase: str) -> None:
+        end = End(Status.COMPLETED, finish_reason="stop").value()
+
+        def act(side: Side) -> Any:
+            top = side.tops.get(job + writer, b"")
+            args: list[bytes | str | int] = [KEYS.live(job), top, incarnation, end, job, erase]
+            return side.run(SEAL, [KEYS.log(job), KEYS.request(job)], args)
+
+        self.everywhere(act)
+
+    @rule(job=_jobs, incarnation=st.sampled_from(["x", "x", "y"]), stale=st.booleans())
+    def snapshot(self, job: str, incarnation: str, stale: bool) -> None:
+        blob = encode_snapshot([Entry(Position(END), "end", "{}")])
+
+        def act(side: Side) -> Any:
+            top = side.send(["XREVRANGE", KEYS.log(job), "+", "-", "COUNT", 1])
+            end = b"another" if stale else top[0][1][1] if top else b""
+            return side.run(SNAPSHOT, [KEYS.log(job), KEYS.snapshot(job)], [incarnation, blob, end])
+
+        self.everywhere(act)
+
+    @rule(job=_jobs)
+    def erase(self, job: str) -> None:
+        self.everywhere(lambda side: side.run(ERASE, [KEYS.log(job), KEYS.request(job), KEYS.snapshot(job)], []))
+
+    @rule(job=_jobs)
+    def hand_off(self, job: str) -> None:
+        self.everywhere(
+            lambda side: side.run(HAND_OFF, [KEYS.log(job), KEYS.open, KEYS.ended], [job, "completed", LONG_MS])
+        )
+
+    @rule(job=_jobs, delay_ms=st.sampled_from([0, LONG_MS]), capacity=st.sampled_from([0, 1]))
+    def enqueue(self, job: str, delay_ms: int, capacity: int) -> None:
+        names = [KEYS.queue, payload_key(KEYS, job), KEYS.wake]
+        args: list[bytes | str | int] = [KEYS.queued(job), queue_payload(0), delay_ms, 2 * LONG_MS, capacity]
+        self.everywhere(lambda side: side.run(_ENQUEUE, names, args))
+
+    @rule(worker=_writers)
+    def take(self, worker: str) -> None:
+        def act(side: Side) -> Any:
+            wait, length, deadline, taken, *dropped = side.run(
+                CLAIM_LUA, [KEYS.queue, KEYS.wake], [LONG_MS, 5, worker, f"{KEYS.namespace}:"]
+            )
+            for queued_id in taken[::3]:
+                side.deadlines[queued_id] = b"%d" % deadline
+            # Who was due first depends on the clock's milliseconds.
+            return [wait > 0, length, sorted(side.alike(taken)), *dropped]
+
+        self.everywhere(act)
+
+    @rule(job=_jobs, worker=_writers, known=st.booleans())
+    def renew(self, job: str, worker: str, known: bool) -> None:
+        queued = KEYS.queued(job)
+
+        def act(side: Side) -> Any:
+            deadline = side.deadlines.get(queued.encode(), b"1") if known else b"1"
+            answer = side.run(RENEW_LUA, [KEYS.queue], [LONG_MS, queued, worker, deadline])
+            if not answer[1]:
+                side.deadlines[queued.encode()] = b"%d" % answer[0]
+            return answer
+
+        self.everywhere(act)
+
+    @rule(
+        job=_jobs, worker=_writers, known=st.booleans(), delay=st.sampled_from([-1, 0, LONG_MS]), expired=st.booleans()
+    )
+    def settle(self, job: str, worker: str, known: bool, delay: int, expired: bool) -> None:
+        queued = KEYS.queued(job)
+        names = [KEYS.queue, KEYS.wake, *(p + queued for p in (IN_PROGRESS_PREFIX, JOB_PREFIX, RETRY_PREFIX))]
+
+        def act(side: Side) -> Any:
+            if expired:
+                side.send(["DEL", IN_PROGRESS_PREFIX + queued])
+            deadline = side.deadlines.get(queued.encode(), b"1") if known else b"1"
+            return side.run(SETTLE_LUA, names, [queued, worker, deadline, delay])
+
+        self.everywhere(act)
+
+
+def test_the_scripts_do_the_same_on_all_three(real: Redis) -> None:
+    Scripts.real = real
+    run_state_machine_as_test(
+        Scripts,
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=30,
+            deadline=None,
+            database=None,
+            suppress_health_check=_UNCHECKED,
+        ),
+    )
