@@ -15,6 +15,7 @@ from tailrace.schemas import END, Entry
 from tailrace.worker.memory import Line, Memory
 from tailrace.worker.relay import LogWriter
 from tailrace.worker.splice import Splice
+from tailrace.worker.sweep import Swept
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ async def _nothing(*_: object, **__: object) -> None:
     return None
 
 
-async def _nothing_open(*_: object, **__: object) -> int:
-    return 0
+async def _nothing_open(*_: object, **__: object) -> Swept:
+    return Swept()
 
 
 def _takes_anything(cursor: Any, _after: str, entries: list[Entry]) -> list[Entry]:
