@@ -122,8 +122,8 @@ MUTANTS: Final = [
         8,
         "a log that has vanished is an empty one",
         "joblog/reading.py",
-        "        return Page([], START)\n    raise JobNotFound(job_id)",
-        "        return Page([], START)\n    return Page([], after)",
+        "        raise HistoryLost(job_id, after=START, until=END)\n    raise JobNotFound(job_id)",
+        "        raise HistoryLost(job_id, after=START, until=END)\n    return Page([], after)",
         "test_faults_server.py::test_a_killed_server_without_an_aof_forgets_and_says_so",
     ),
     Mutant(
