@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
 from tailrace.joblog.pipe import Pipe
@@ -119,8 +120,10 @@ def connect(url: str) -> Redis:
             socket_timeout=None,  # redis-py 8 would have 5 s, which breaks blocking reads
             protocol=2,
             decode_responses=False,
-            # Every script of ours may be sent twice, so one retry (of a connection that went stale) is safe.
+            # Every script of ours may be sent twice, so one retry (of a connection that went stale, of a lost answer) is
+            # safe. redis-py 5 takes it for commands only where it is told the errors.
             retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 1),
+            retry_on_error=[RedisConnectionError],
             **tls,
         )
     except ValueError:

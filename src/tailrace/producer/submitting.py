@@ -3,6 +3,7 @@
 import json
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from tailrace.joblog import Broker, End, Gone, Script, Word, erase, in_our_words, look, seal, submit_source
@@ -71,7 +72,9 @@ class Producer:
             raise JobNotFound(job_id) from None
         if ending.end is None:  # it ended since, and its snapshot is written: what does that say?
             return (await look(self._broker, self._keys, job_id)).status
-        await self._tell_worker(job_id, ending.end.last)
+        # The cancel stands already; a worker that does not get the word finds the log sealed.
+        with suppress(TailraceError):
+            await self._tell_worker(job_id, ending.end.last)
         return ending.end.status
 
     async def delete(self, job_id: str) -> None:

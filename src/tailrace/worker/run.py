@@ -23,6 +23,7 @@ from tailrace.schemas import (
     RETRY_EVENT,
     ROOT,
     BrokerUnavailable,
+    BrokerUnsuitable,
     ErrorDetail,
     EventRecord,
     HistoryLost,
@@ -80,7 +81,7 @@ class Run:
     async def carry_out(self) -> None:
         """Run the job until it ends or is not ours any more. Returning takes it off the queue.
 
-        Raises: arq.Retry or CancelledError to leave it there, BrokerUnsuitable.
+        Raises: arq.Retry or CancelledError to leave it there.
         """
         try:
             await self._carry_out()
@@ -88,6 +89,10 @@ class Run:
             # A thousand jobs find out that Redis is away: who waits for it says so, once.
             logger.debug("job %r: %s", self._job_id, error)
             raise Retry(defer=self._settings.retry_delay_s) from None
+        except BrokerUnsuitable as error:
+            # Out of memory, say: it may pass, and needs no stack trace for each job.
+            logger.warning("job %r: %s", self._job_id, error)
+            raise Retry(defer=self._settings.lease_s) from None
 
     async def _carry_out(self) -> None:
         try:
