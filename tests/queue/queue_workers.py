@@ -4,13 +4,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
-import fakeredis
-import redis as blocking
-
+from engine import twin_of, wait_until
 from tailrace.queue.leased import Handler, LeasedWorker
-from tailrace.queue.renewal import blocking_twin
 from tailrace.schemas.keys import Keys
 
 AnyRedis: TypeAlias = Any
@@ -19,28 +16,6 @@ AnyRedis: TypeAlias = Any
 MakeWorker = Callable[..., Awaitable[LeasedWorker]]
 
 TTL_MS = 60_000
-
-
-def twin_of(redis: AnyRedis) -> blocking.Redis:
-    """A blocking client for the same server, fake or real."""
-    if isinstance(redis, fakeredis.FakeAsyncRedis):
-        kwargs = cast("Any", redis).connection_pool.connection_kwargs
-        names = ("host", "port", "db", "server", "version", "server_type")
-        return fakeredis.FakeRedis(**{name: kwargs[name] for name in names if name in kwargs})
-    return blocking_twin(redis)
-
-
-async def wait_until(description: str, condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
-    """`condition` may be plain or async."""
-    give_up = asyncio.get_running_loop().time() + timeout_s
-    while True:
-        found = condition()
-        if asyncio.iscoroutine(found):
-            found = await found
-        if found:
-            return
-        assert asyncio.get_running_loop().time() < give_up, f"waited in vain until {description}"
-        await asyncio.sleep(0.003)
 
 
 @asynccontextmanager

@@ -3,8 +3,9 @@
 import asyncio
 
 import pytest
-from queue_workers import AnyRedis, wait_until
+from queue_workers import AnyRedis
 
+from engine import wait_until
 from tailrace.queue import CANCEL, Control, control_message
 from tailrace.queue.control import read_control_message
 from tailrace.schemas.errors import InvalidRequest

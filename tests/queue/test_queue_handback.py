@@ -3,8 +3,9 @@
 import asyncio
 from typing import Any
 
-from queue_workers import TTL_MS, open_workers, wait_until
+from queue_workers import TTL_MS, open_workers
 
+from engine import wait_until
 from tailrace.queue import Claimed, enqueue, hand_back
 from tailrace.schemas import Keys
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from queue_workers import TTL_MS, AnyRedis, open_workers, wait_until
+from queue_workers import TTL_MS, AnyRedis, open_workers
 from redis.asyncio import Redis
 
+from engine import wait_until
 from tailrace.joblog.embedded import EmbeddedServer
 from tailrace.queue import Claimed, Control, control_message, enqueue
 from tailrace.schemas.keys import Keys

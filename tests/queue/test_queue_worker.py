@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import pytest
 from arq import Retry
-from queue_workers import TTL_MS, AnyRedis, open_workers, wait_until
+from queue_workers import TTL_MS, AnyRedis, open_workers
 
+from engine import wait_until
 from tailrace.queue import CancelReason, Claimed, enqueue, payload_key
 from tailrace.queue.leased import LeasedWorker
 from tailrace.queue.leases import Leases
