@@ -1,6 +1,7 @@
 """What every test may ask for: a Redis (`redis`: once fake, once real), a `namespace` of its own, and no leaks after it."""
 
 import asyncio
+import signal
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
@@ -15,6 +16,11 @@ from redis.asyncio import Redis
 from tailrace.joblog.embedded import EmbeddedServer
 
 LEAK_PATIENCE_SECONDS: Final = 2.0
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would every process that a test starts
+# and interrupts. A signal that is handled here is at its default in them.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -82,7 +82,7 @@ async def test_a_worker_stopped_for_longer_than_its_lease_loses_the_job_and_lear
             await worker(handler, lease_s=0.5)
             await wait_until("the second has it", lambda: stage, 5)
             first.send_signal(signal.SIGCONT)
-            await wait_until("the first is told", lambda: told(real_redis, keys), 5)
+            await wait_until("the first is told", lambda: told(real_redis, keys), 20)
             assert stage[0].reason is None, "the second keeps it"
             go.set()
             await wait_until("it is done", lambda: empty(real_redis, keys))
