@@ -29,6 +29,9 @@ async def main(url: str, namespace: str, name: str, seconds: float) -> None:
             try:
                 await asyncio.sleep(seconds)
             except asyncio.CancelledError:
+                # Before Python 3.11.3 redis-py does not work in a task that counts as being cancelled.
+                if (task := asyncio.current_task()) is not None:
+                    task.uncancel()
                 await say(claimed, str(claimed.reason))
                 raise
             await say(claimed, "done")

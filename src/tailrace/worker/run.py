@@ -137,8 +137,10 @@ class Run:
         """Why were we stopped? Raises: CancelledError if the queue must know, the refusal that the log gave."""
         match self._claimed.reason:
             case CancelReason.TIMEOUT:
+                _dealt_with()
                 await seal_expired(self._broker, self._keys, self._job_id, job.record.incarnation)
             case CancelReason.CANCELLED:
+                _dealt_with()
                 if self._refusal is not None:
                     raise self._refusal
             case CancelReason.DRAIN:
@@ -328,6 +330,14 @@ class Run:
         """The log takes no more: stop the upstream call now, not at its next word."""
         self._refusal = refusal
         self._claimed.cancel(CancelReason.CANCELLED)
+
+
+def _dealt_with() -> None:
+    """This cancellation ends here. (In a task that counts as being cancelled, redis-py does not work on Python 3.11.0 to
+    3.11.2: its zero timeouts come out as cancellations.)"""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
 
 
 def _plain_text(stands: Sequence[Line]) -> str | None:
