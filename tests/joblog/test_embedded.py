@@ -53,7 +53,7 @@ def running(data_dir: Path) -> Path:
 
 def ask(url: str, *command: str | int) -> Any:
     client: Any = redis.Redis
-    with client.from_url(url, decode_responses=True) as connection:
+    with client.from_url(url, decode_responses=True, protocol=2) as connection:
         return connection.execute_command(*command)
 
 
