@@ -15,6 +15,7 @@ from typing import Any, Final, Self, cast
 from redis.exceptions import RedisError
 
 from tailrace.joblog import Broker, Look, Publication, in_our_words, parse_publication
+from tailrace.joblog.tasks import end
 from tailrace.schemas import BrokerUnavailable, BrokerUnsuitable, Keys, Position, TailraceError
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,6 @@ SUBSCRIBE_S: Final = 5.0
 SILENCE_S: Final = 5.0
 #: Readers wait this long for a server that went away.
 PATIENCE_S: Final = 60.0
-_CANCEL_AGAIN_S: Final = 0.1
 _PAUSES_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -102,13 +102,7 @@ class Hub:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        waiting = set(self._tasks)
-        while waiting:
-            # Again, if need be: up to Python 3.11 asyncio.wait_for (in redis-py, in fakeredis) swallows a cancellation
-            # that comes together with what it waits for. Source: github.com/python/cpython/issues/86296.
-            for task in waiting:
-                task.cancel()
-            waiting = (await asyncio.wait(waiting, timeout=_CANCEL_AGAIN_S))[1]
+        await end(set(self._tasks))
         await self._disconnect()
 
     @asynccontextmanager
