@@ -89,7 +89,7 @@ async def test_a_server_that_is_full_takes_no_record_but_every_end(small_server:
         with pytest.raises(BrokerUnsuitable, match="memory"):
             await Producer(broker, keys).submit(request(), job_id="other")
         assert (await seal(broker, keys, "job", End(Status.CANCELLED))).ours
-        await hand_off(broker, keys, "job", Status.CANCELLED, ttl_ms=1000)
+        assert await hand_off(broker, keys, "job", Status.CANCELLED, ttl_ms=1000, trimmed=True)
         assert await erase(broker, keys, "job")
         assert await job.entries() == []
 
@@ -149,9 +149,13 @@ async def test_a_job_can_be_sealed_and_erased_at_once(redis: Redis, namespace: s
 
 async def test_a_job_is_handed_off_once(redis: Redis, namespace: str) -> None:
     job = await submitted(redis, namespace)
+    assert not await hand_off(job.broker, job.keys, "job", Status.COMPLETED, ttl_ms=60_000)  # the server lost its end
     await sealed(job)
+    assert not await hand_off(job.broker, job.keys, "job", Status.COMPLETED, ttl_ms=60_000)  # or its snapshot
+    assert await job.broker.call("ZCARD", job.keys.open) == 1
+    await archived(job)
     for _ in range(2):
-        await hand_off(job.broker, job.keys, "job", Status.COMPLETED, ttl_ms=60_000)
+        assert await hand_off(job.broker, job.keys, "job", Status.COMPLETED, ttl_ms=60_000)
     assert await job.broker.call("XLEN", job.keys.ended) == 1
     assert await job.broker.call("ZCARD", job.keys.open) == 0
 

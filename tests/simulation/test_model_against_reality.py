@@ -337,10 +337,12 @@ class Scripts(RuleBasedStateMachine):
     def erase(self, job: str) -> None:
         self.everywhere(lambda side: side.run(ERASE, [KEYS.log(job), KEYS.request(job), KEYS.snapshot(job)], []))
 
-    @rule(job=_jobs)
-    def hand_off(self, job: str) -> None:
+    @rule(job=_jobs, trimmed=st.sampled_from(["0", "1"]))
+    def hand_off(self, job: str, trimmed: str) -> None:
         self.everywhere(
-            lambda side: side.run(HAND_OFF, [KEYS.log(job), KEYS.open, KEYS.ended], [job, "completed", LONG_MS])
+            lambda side: side.run(
+                HAND_OFF, [KEYS.log(job), KEYS.open, KEYS.ended], [job, "completed", LONG_MS, trimmed]
+            )
         )
 
     @rule(job=_jobs, delay_ms=st.sampled_from([0, LONG_MS]), capacity=st.sampled_from([0, 1]))

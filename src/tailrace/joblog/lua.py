@@ -204,12 +204,14 @@ return {{'ok'}}
 """
 )
 
-#: KEYS log, open, ended; ARGV 1 job id, 2 status, 3 ttl ms. The hand-off: a hint, the truth is the log. So it looks
-#: there: an end that the server lost since it was read must not take the job out of what the sweep looks through.
+#: KEYS log, open, ended; ARGV 1 job id, 2 status, 3 ttl ms, 4 '1' if no snapshot can be made of it. The hand-off: a hint,
+#: the truth is the log. So it looks there: an end or a snapshot that the server lost since it was written must not take the
+#: job out of what the sweep looks through.
 HAND_OFF: Final = (
     PREAMBLE
     + """
 if redis.call('EXISTS', log) == 1 and not sealed() then return {'open'} end
+if ARGV[4] ~= '1' and redis.call('XLEN', log) > 0 and redis.call('PTTL', log) > 0 then return {'whole'} end
 if redis.call('ZREM', KEYS[2], ARGV[1]) == 1 then
   redis.call('XADD', KEYS[3], 'MAXLEN', '~', 10000, '*', 'job', ARGV[1], 'status', ARGV[2])
   live_longer(KEYS[3], tonumber(ARGV[3]))

@@ -190,10 +190,16 @@ async def store_snapshot(
     return bool(answer[0] == b"ok")
 
 
-async def hand_off(broker: Broker, keys: Keys, job_id: str, status: Status, *, ttl_ms: int) -> bool:
-    """Take a finished job out of the index of open ones and tell those who wait for ends. False if it is open again: the
-    server lost the end."""
-    answer = await broker.run(HAND_OFF, [keys.log(job_id), keys.open, keys.ended], [job_id, status.value, ttl_ms])
+async def hand_off(
+    broker: Broker, keys: Keys, job_id: str, status: Status, *, ttl_ms: int, trimmed: bool = False
+) -> bool:
+    """Take a finished job out of the index of open ones and tell those who wait for ends.
+
+    False if the server lost its end or its snapshot: it is open again, or still to be replaced. `trimmed`: no snapshot can
+    be made of it, it goes without.
+    """
+    names = [keys.log(job_id), keys.open, keys.ended]
+    answer = await broker.run(HAND_OFF, names, [job_id, status.value, ttl_ms, "1" if trimmed else "0"])
     return bool(answer[0] == b"ok")
 
 

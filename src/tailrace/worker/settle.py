@@ -30,7 +30,7 @@ async def settle(broker: Broker, keys: Keys, job_id: str) -> bool:
         return False
     status = Status(json.loads(entries[-1].value)["status"])
     if entries[0].field != "job":  # trimmed from outside: there is no whole to keep
-        return await hand_off(broker, keys, job_id, status, ttl_ms=_TTL_MS)
+        return await hand_off(broker, keys, job_id, status, ttl_ms=_TTL_MS, trimmed=True)
     job = json.loads(entries[0].value)
     if sum(len(entry.value) for entry in entries) > _THREAD_CHARACTERS:
         blob = await asyncio.to_thread(encode_snapshot, entries)
