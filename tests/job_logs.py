@@ -82,7 +82,7 @@ class Job:
     def __init__(self, broker: Broker, keys: Keys, job_id: str, incarnation: str) -> None:
         self.broker, self.keys, self.job_id, self.incarnation = broker, keys, job_id, incarnation
 
-    async def claim(self, *, attempt: int = 1, worker: str = "w", own_epoch: int = 0) -> Pen:
+    async def claim(self, *, attempt: int = 1, worker: str = "w", known_epoch: int | None = None) -> Pen:
         claimed = await claim(
             self.broker,
             self.keys,
@@ -90,8 +90,8 @@ class Job:
             incarnation=self.incarnation,
             attempt=attempt,
             worker=worker,
-            own_epoch=own_epoch,
-            replay=own_epoch > 0,
+            known_epoch=known_epoch,
+            replay=known_epoch is not None,
         )
         return Pen(self, claimed.position, claimed.after)
 

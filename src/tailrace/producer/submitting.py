@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from tailrace.joblog import Broker, End, Gone, Script, Word, erase, in_our_words, look, seal, submit_source
+from tailrace.producer.inputs import TaskInputs
 from tailrace.queue import CANCEL, ENQUEUE_LUA, control_message, payload_key, queue_payload
 from tailrace.schemas import (
     FIRST,
@@ -35,6 +36,7 @@ class Producer:
 
     def __init__(self, broker: Broker, keys: Keys, *, queue_capacity: int = 0) -> None:
         self._broker, self._keys, self._capacity = broker, keys, queue_capacity
+        self._inputs = TaskInputs(broker, keys)
 
     async def submit(self, request: JobRequest, *, job_id: str | None = None) -> str:
         """Store and queue a job in one script; the id. The same id with the same request is the same job.
@@ -42,6 +44,7 @@ class Producer:
         Raises: InvalidRequest, JobConflict, QueueFull, BrokerUnavailable, BrokerUnsuitable.
         """
         job_id = new_job_id() if job_id is None else check_job_id(job_id)
+        await self._inputs.check(request)
         keys, args = self._command(request, job_id)
         answer = await self._broker.run(SUBMIT, keys, args)
         self._judge(job_id, answer)
@@ -50,6 +53,8 @@ class Producer:
     async def submit_many(self, requests: Sequence[tuple[JobRequest, str | None]]) -> list[str]:
         """Submit in one round trip. Raises the first refusal after all were sent: those before and behind it are stored."""
         job_ids = [new_job_id() if given is None else check_job_id(given) for _, given in requests]
+        for request, _ in requests:
+            await self._inputs.check(request)
         calls = [self._command(request, job_id) for (request, _), job_id in zip(requests, job_ids, strict=True)]
         for job_id, answer in zip(job_ids, await self._broker.run_many(SUBMIT, calls), strict=True):
             if isinstance(answer, Exception):
