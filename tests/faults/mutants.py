@@ -87,6 +87,14 @@ MUTANTS: Final = [
         "test_faults_workers.py::test_a_blocked_event_loop_does_not_cost_the_job_its_lease",
     ),
     Mutant(
+        5,
+        "a job that kills its workers runs beside others that died with it",
+        "worker/quarantine.py",
+        "SUSPECT_DEATHS: Final = 2",
+        "SUSPECT_DEATHS: Final = 99",
+        "test_faults_workers.py::test_a_job_that_kills_its_workers_does_not_take_its_neighbours_with_it",
+    ),
+    Mutant(
         6,
         "a new attempt says again what stands",
         "worker/splice.py",

@@ -89,7 +89,7 @@ def read(process: Process) -> tuple[list[str], list[str], str | None]:
 async def test_a_killed_readers_successor_goes_on_where_it_stood(chance: random.Random) -> None:
     async with world() as w:
         await w.start_worker()
-        job = await w.submit(tokens=200, pace=0.01)
+        job = await w.submit(tokens=400, pace=0.02)
         positions: list[str] = []
         texts: list[str] = []
         after: list[str] = []
@@ -108,8 +108,8 @@ async def test_a_killed_readers_successor_goes_on_where_it_stood(chance: random.
         assert await last.ended() == 0
         seen, said, end = read(last)
         assert end == "completed"
-        assert texts + said == [f" token{number}" for number in range(200)]
-        assert len(set(positions + seen)) == 200
+        assert texts + said == [f" token{number}" for number in range(400)]
+        assert len(set(positions + seen)) == 400
 
 
 @pytest.mark.parametrize("off_s", [60, -60])

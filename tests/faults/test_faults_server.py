@@ -20,6 +20,7 @@ from tailrace import (
     AsyncTailrace,
     BrokerUnsuitable,
     HistoryLost,
+    JobFailed,
     JobNotFound,
     PositionLost,
     Status,
@@ -159,6 +160,27 @@ async def test_a_lost_end_is_written_again(chance: random.Random) -> None:
         assert text_of(late) == w.text(60)
         await resumes_truly(w.tailrace, job, witness.chunks[-1][0], witness.shown, w.text(60))
         assert w.calls == 2
+
+
+async def test_a_lost_end_without_another_attempt_left_comes_back_as_failed(chance: random.Random) -> None:
+    async with world(server=EVERYSEC) as w:
+        await w.start_worker()
+        job = await w.submit(tokens=60, pace=0.01, max_attempts=1)
+        async with w.watching(job) as witness:
+            await witness.until_chunks(chance.randrange(1, 50))
+            moment = w.aof_bytes()
+        await w.lose_since(moment)
+        with pytest.raises(JobFailed) as failed:
+            await job.result(timeout=30)
+        assert failed.value.error.type == "attempts_exhausted"
+        stands = failed.value.result.text if failed.value.result else ""
+        assert w.text(60).startswith(stands)
+        assert stands != w.text(60)
+        # Who saw the first end keeps it, and who resumes from what was lost is told.
+        assert (witness.shown, witness.end.status, witness.errors) == (w.text(60), Status.COMPLETED, {})
+        with pytest.raises(HistoryLost):
+            await job.records(after=witness.chunks[-1][0]).__anext__()
+        assert w.calls == 1
 
 
 async def test_a_failover_to_a_replica_that_lags_takes_back_only_what_was_lost(chance: random.Random) -> None:

@@ -2,11 +2,13 @@
 
 import random
 import signal
+from contextlib import AsyncExitStack
 
 import pytest
 from fault_world import LEASE_S, World, counts, world
 from witness import chunks_of
 
+from engine import wait_until
 from tailrace import JobExpired, JobFailed, Status
 
 fast = pytest.mark.faults_fast
@@ -65,6 +67,7 @@ async def test_a_worker_that_is_told_to_stop_ends_its_jobs_first(chance: random.
         async with w.watching(job) as witness:
             await witness.until_chunks(chance.randrange(1, 20))
             first.send(signal.SIGTERM)
+            await first.until(lambda lines: "draining" in lines, "draining")
             later = await w.submit(tokens=3)
             assert await first.ended() == 0
             assert await later.status() is Status.QUEUED, "a worker that drains takes no more jobs"
@@ -92,7 +95,7 @@ async def test_what_does_not_end_in_the_grace_is_handed_back_and_does_not_count(
 async def test_a_worker_stopped_past_its_lease_writes_nothing_when_it_wakes(chance: random.Random) -> None:
     async with world() as w:
         first = await w.start_worker()
-        job = await w.submit(tokens=300, pace=0.01)
+        job = await w.submit(tokens=700, pace=0.01)
         async with w.watching(job) as witness:
             await witness.until_chunks(chance.randrange(1, 40))
             first.send(signal.SIGSTOP)
@@ -101,10 +104,10 @@ async def test_a_worker_stopped_past_its_lease_writes_nothing_when_it_wakes(chan
             await witness.until_chunks(len(witness.chunks) + chance.randrange(1, 20))
             first.send(signal.SIGCONT)
             await w.rehearsal.wait_until(lambda: w.rehearsal.open_streams == 1, "the first has closed its call")
-        log = await witness.check(w.text(300))
+        log = await witness.check(w.text(700))
         assert w.calls == len(witness.attempts) == 2
         assert w.rehearsal.calls[0].aborted
-        assert chunks_of(log) == [f" token{n}" for n in range(300)]
+        assert chunks_of(log) == [f" token{n}" for n in range(700)]
 
 
 async def take_from(w: World, job_id: str) -> None:
@@ -172,6 +175,31 @@ async def test_a_job_that_kills_its_workers_fails_and_lets_the_others_pass() -> 
         assert isinstance(error, JobFailed)
         assert error.error.type == "attempts_exhausted"
         assert w.calls == 3
+
+
+async def test_a_job_that_kills_its_workers_does_not_take_its_neighbours_with_it(chance: random.Random) -> None:
+    """Whenever the poison runs, the process dies with all that is in it: three times, as often as each may be tried."""
+    async with world() as w:
+        poison = await w.submit(tokens=10_000, pace=0.01)
+        others = [await w.submit(tokens=40, pace=0.02) for _ in range(6)]
+        async with AsyncExitStack() as stack:
+            witness = await stack.enter_async_context(w.watching(poison))
+            beside = [await stack.enter_async_context(w.watching(other)) for other in others]
+            for attempt in (1, 2, 3):
+                worker = await w.start_worker()
+                await witness.until_attempt(attempt)
+                await witness.until_chunks(len(witness.chunks) + 1)
+                if attempt < 3:
+                    await wait_until("all run", lambda: w.rehearsal.open_streams == 7)
+                worker.kill()
+            await w.start_worker()
+        assert [len(each.attempts) for each in beside] == [3] * 6
+        for each in beside:
+            await each.check(w.text(40), silence_s=20)
+        await witness.check(None, status=Status.FAILED)
+        error = witness.errors["records"]
+        assert isinstance(error, JobFailed)
+        assert error.error.type == "attempts_exhausted"
 
 
 @pytest.mark.parametrize("off_s", [60, -60])

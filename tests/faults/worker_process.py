@@ -63,6 +63,7 @@ async def main(settings_json: str) -> None:
             stopping.cancel()
             await running
             raise SystemExit("the worker has stopped by itself")
+        print("draining", flush=True)
         await worker.drain()
         await running
 

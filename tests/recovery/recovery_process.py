@@ -13,18 +13,18 @@ POISON: Final = "<poison>"
 async def main(settings_json: str) -> None:
     from tailrace.schemas import Settings
     from tailrace.worker.app import Worker
-    from tailrace.worker.job import Job
-    from tailrace.worker.relay import LogWriter
-    from tailrace.worker.run import Run
+    from tailrace.worker.attempts import PromptAttempts
+    from tailrace.worker.recorder import Recorder
+    from tailrace.worker.sources import Outcome
 
-    attempt = Run._attempt  # pyright: ignore[reportPrivateUsage]  # the seam that there is
+    attempt = PromptAttempts.attempt
 
-    async def poisoned(run: Run, job: Job, writer: LogWriter) -> object:
-        if POISON in str(job.request.messages):
+    async def poisoned(attempts: PromptAttempts, recorder: Recorder, number: int) -> Outcome:
+        if POISON in str(recorder.job.request.messages):
             os._exit(9)
-        return await attempt(run, job, writer)
+        return await attempt(attempts, recorder, number)
 
-    Run._attempt = poisoned  # type: ignore[method-assign,assignment]  # what a real poison does in C
+    PromptAttempts.attempt = poisoned  # type: ignore[method-assign,assignment]  # what a real poison does in C
     asyncio.get_running_loop().add_reader(0, lambda: os.read(0, 4096) or os._exit(3))
     async with Worker(Settings.model_validate_json(settings_json)) as worker:
         print("ready", flush=True)

@@ -128,7 +128,7 @@ async def test_a_position_above_the_top_waits_for_the_writer_and_gets_what_stand
     async with client(redis, namespace) as tailrace:
         reading = asyncio.create_task(drained(tailrace.job("job").records(after=shown)))
         await wait_until("it follows", lambda: followed(job))
-        again = await job.claim(own_epoch=pen.epoch)
+        again = await job.claim(known_epoch=pen.epoch)
         await again.write("b", "d")
         await sealed(job)
         records = await asyncio.wait_for(reading, 10)

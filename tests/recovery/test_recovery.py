@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 from arq.worker import Retry
@@ -16,8 +17,10 @@ from tailrace.client import AsyncJob
 from tailrace.joblog import connected
 from tailrace.queue import Claimed
 from tailrace.schemas import AttemptRecord
+from tailrace.worker.quarantine import Quarantine
 from tailrace.worker.relay import Relay
 from tailrace.worker.run import Run
+from tailrace.worker.tools import Tools
 from tailrace.worker.upstreams import Upstreams
 
 pytestmark = pytest.mark.timeout(120)
@@ -81,11 +84,12 @@ async def test_a_worker_that_lost_its_lease_closes_a_call_that_says_nothing() ->
     """No append of its own tells it that somebody else has the job."""
     async with fleet(lease_s=1.0) as f:
         first = await f.start()
-        script = {"tokens": 500, "pace": 0.02, "fault": "stall", "at": 5, "times": 1}
+        script: dict[str, Any] = {"tokens": 500, "pace": 0.02, "fault": "stall", "at": 5, "times": 1}
         job = await f.tailrace.submit("x", params={"rehearsal": script})
+        # All that comes before the silence: a word more, and the refused append would tell it.
         async with aclosing(job.stream()) as stream:
-            async for _ in stream:
-                break
+            said = [await anext(stream) for _ in range(script["at"])]
+        assert "".join(said) == text(5)
         first.send(signal.SIGSTOP)
         await f.start()
         await wait_until("another worker has it", lambda: len(f.rehearsal.calls) == 2)
@@ -105,8 +109,9 @@ async def test_a_job_that_finds_redis_away_goes_back_without_an_error_of_its_own
             broker=broker,
             keys=settings.keys,
             relay=Relay(broker, settings.keys, worker="w"),
-            upstreams=Upstreams(settings),
+            tools=Tools(Upstreams(settings)),
             settings=settings.worker,
+            quarantine=Quarantine(),
         )
         with pytest.raises(Retry):
             await run.carry_out()

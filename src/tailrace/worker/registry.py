@@ -64,15 +64,18 @@ async def known_workers(broker: Broker, keys: Keys) -> list[WorkerCard]:
 def _card(name: str, seen_ms: int, raw: object) -> WorkerCard:
     if not isinstance(raw, bytes):
         return WorkerCard(name, seen_ms=seen_ms, alive=False)
-    said: Any = json.loads(raw)
-    return WorkerCard(
-        name,
-        host=str(said["host"]),
-        pid=int(said["pid"]),
-        jobs=int(said["jobs"]),
-        max_jobs=int(said["max_jobs"]),
-        seen_ms=seen_ms,
-    )
+    try:
+        said: Any = json.loads(raw)
+        return WorkerCard(
+            name,
+            host=str(said["host"]),
+            pid=int(said["pid"]),
+            jobs=int(said["jobs"]),
+            max_jobs=int(said["max_jobs"]),
+            seen_ms=seen_ms,
+        )
+    except (ValueError, LookupError, TypeError):  # not written by us: somebody is there all the same
+        return WorkerCard(name, seen_ms=seen_ms)
 
 
 def with_scores(answer: Sequence[bytes]) -> list[tuple[str, float]]:

@@ -17,6 +17,7 @@ from typing import Any, Final
 from tailrace.joblog import Broker, seal_expired, translated
 from tailrace.queue import IN_PROGRESS_PREFIX, Outage, enqueue
 from tailrace.schemas import Keys, TailraceError
+from tailrace.tasks import Jobs
 from tailrace.worker.checkup import LONGEST_WAIT_MS, Finding, Glance, glance
 from tailrace.worker.registry import WorkerCard, known_workers, with_scores
 from tailrace.worker.settle import end_damaged, leave, settle
@@ -81,15 +82,24 @@ class SweepReport:
     """A few ids of each finding other than Finding.WELL."""
     workers: tuple[WorkerCard, ...] = ()
     """Who has announced itself within the hour; not `.alive` who has not of late, and did not take its leave."""
+    now_ms: int = 0
+    """The server's clock."""
 
 
-async def sweep_for_ever(broker: Broker, keys: Keys, *, every_s: float, longest_wait_ms: int = LONGEST_WAIT_MS) -> None:
+async def sweep_for_ever(
+    broker: Broker,
+    keys: Keys,
+    *,
+    every_s: float,
+    longest_wait_ms: int = LONGEST_WAIT_MS,
+    jobs: Jobs | None = None,
+) -> None:
     """Sweep again and again, until cancelled."""
     outage = Outage("sweep", logger)
     seen = 0
     while True:
         try:
-            swept = await sweep(broker, keys, longest_wait_ms=longest_wait_ms)
+            swept = await sweep(broker, keys, longest_wait_ms=longest_wait_ms, jobs=jobs)
             reopened, seen = await reopen(broker, keys, seen)
         except TailraceError as error:
             await asyncio.sleep(outage.failed(error))
@@ -107,7 +117,9 @@ async def sweep_for_ever(broker: Broker, keys: Keys, *, every_s: float, longest_
         await asyncio.sleep(every_s)
 
 
-async def sweep(broker: Broker, keys: Keys, *, longest_wait_ms: int = LONGEST_WAIT_MS) -> Swept:
+async def sweep(
+    broker: Broker, keys: Keys, *, longest_wait_ms: int = LONGEST_WAIT_MS, jobs: Jobs | None = None
+) -> Swept:
     """Check the open jobs whose check is due, up to A_ROUND, and heal them. Raises: BrokerUnavailable, BrokerUnsuitable."""
     swept = Swept()
     while swept.checked < A_ROUND:
@@ -115,7 +127,7 @@ async def sweep(broker: Broker, keys: Keys, *, longest_wait_ms: int = LONGEST_WA
         job_ids = [job_id.decode("utf-8", "replace") for job_id in due]
         for seen in await _glances(broker, keys, job_ids, swept):
             try:
-                await _heal(broker, keys, seen, now_ms, swept, longest_wait_ms)
+                await _heal(broker, keys, seen, now_ms, swept, longest_wait_ms, jobs)
             except (ValueError, TypeError, LookupError) as error:  # what is there is none of ours
                 swept.skipped += 1
                 logger.debug("sweep: job %r cannot be checked: %s", seen.job_id, type(error).__name__)
@@ -136,7 +148,9 @@ async def _glances(broker: Broker, keys: Keys, job_ids: list[str], swept: Swept)
     return found
 
 
-async def _heal(broker: Broker, keys: Keys, seen: Glance, now_ms: int, swept: Swept, longest_wait_ms: int) -> None:
+async def _heal(
+    broker: Broker, keys: Keys, seen: Glance, now_ms: int, swept: Swept, longest_wait_ms: int, jobs: Jobs | None
+) -> None:
     job_id = seen.job_id
     match seen.finding(now_ms, longest_wait_ms=longest_wait_ms):
         case Finding.WELL:
@@ -152,16 +166,16 @@ async def _heal(broker: Broker, keys: Keys, seen: Glance, now_ms: int, swept: Sw
             swept.queued += await broker.run(BRING_FORWARD, names, [queued_id, longest_wait_ms])
         case Finding.OVERDUE:
             await seal_expired(broker, keys, job_id, seen.incarnation)
-            await settle(broker, keys, job_id)
+            await settle(broker, keys, job_id, jobs=jobs)
             await leave(broker, keys, job_id)
             swept.expired += 1
         case Finding.ENDED:
-            if await settle(broker, keys, job_id):
+            if await settle(broker, keys, job_id, jobs=jobs):
                 await leave(broker, keys, job_id)
                 swept.settled += 1
         case Finding.DAMAGED:
             await end_damaged(broker, keys, job_id)
-            await settle(broker, keys, job_id)
+            await settle(broker, keys, job_id, jobs=jobs)
             await leave(broker, keys, job_id)
             swept.failed += 1
         case Finding.GONE:
@@ -234,4 +248,5 @@ async def sweep_report(broker: Broker, keys: Keys, *, limit: int = A_ROUND) -> S
         findings=counts,
         jobs=jobs,
         workers=tuple(await known_workers(broker, keys)),
+        now_ms=now_ms,
     )

@@ -1,0 +1,134 @@
+"""What `tailrace doctor` says of the jobs and the workers: a report of the sweep in words, and what to do next."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from tailrace.joblog import Broker
+from tailrace.joblog.suitability import Finding
+from tailrace.schemas import BrokerUnsuitable, Keys
+from tailrace.worker.checkup import Finding as Found
+from tailrace.worker.registry import WorkerCard
+from tailrace.worker.sweep import NEXT_CHECK_MS, SweepReport, sweep_report
+
+_START: Final = "start `tailrace worker` on this server and namespace"
+_SHOWN: Final = 3
+
+#: What is wrong with some jobs, and what to do if a worker's sweep cannot be all of it.
+_TOLD: Final[Mapping[Found, tuple[str, str]]] = {
+    Found.UNQUEUED: (
+        "open, but not in the queue",
+        "a worker's sweep queues them. If it happens again, the server loses its tail: see `durability`",
+    ),
+    Found.STUCK: (
+        "queued for a time that nothing explains",
+        "the server's clock went back: synchronise it. A worker's sweep brings them forward",
+    ),
+    Found.OVERDUE: (
+        "past deadline and grace, not ended",
+        "a worker's sweep, or whoever reads them, ends them as expired. Start more workers, or submit with a longer deadline",
+    ),
+    Found.ENDED: (
+        "ended, not handed off yet",
+        "a worker's sweep stores their snapshots and hands them off; they can be read meanwhile",
+    ),
+    Found.DAMAGED: (
+        "open, but their first record is gone",
+        "find who trims or deletes in the logs (XTRIM, XDEL). A worker's sweep ends them as failed: submit them again",
+    ),
+    Found.GONE: (
+        "in the index of open jobs, but without a log",
+        "a worker's sweep forgets them. Unless somebody deleted keys, the server evicts them: see `eviction`",
+    ),
+}
+#: For a moment, every job is one of these on its way.
+_PASSING: Final = frozenset({Found.UNQUEUED, Found.ENDED})
+
+
+@dataclass(frozen=True, slots=True)
+class JobsFinding(Finding):
+    """A finding with what scripts want to know of it."""
+
+    fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+async def jobs_findings(broker: Broker, keys: Keys) -> list[Finding]:
+    """What is not in order with jobs and workers. Raises: BrokerUnavailable."""
+    try:
+        return list(told(await sweep_report(broker, keys)))
+    except BrokerUnsuitable as error:  # a user that may not look: it need not
+        what = f"jobs and workers are not looked at: {str(error).removesuffix(f': {error.cure}')}"
+        return [Finding("ok", "not-looked-at", what)]
+
+
+def told(report: SweepReport) -> Iterator[Finding]:
+    """A report in words, the whole first."""
+    alive = [card for card in report.workers if card.alive]
+    yield _summary(report, alive)
+    if report.late:
+        yield JobsFinding(
+            "warning",
+            "late",
+            f"{_jobs(report.late)}: the check is overdue by more than {NEXT_CHECK_MS // 1000} s",
+            "look into the logs of the workers (their sweeps fail?), or start more of them" if alive else _START,
+            {"count": report.late},
+        )
+    on_the_way = bool(alive) and not report.late
+    for found, (what, cure) in _TOLD.items():
+        count, ids = report.findings.get(found, 0), report.jobs.get(found, ())
+        if not count:
+            continue
+        passing = on_the_way and found in _PASSING
+        if passing:
+            cure = ""
+            what += " (on their way, or healed within half a minute)"
+        elif not alive:
+            cure = f"{_START}; {cure}"
+        named = ", ".join(ids[:_SHOWN]) + (", ..." if count > _SHOWN else "")
+        fields = {"count": count, "jobs": list(ids)}
+        yield JobsFinding("ok" if passing else "warning", found.value, f"{_jobs(count)} {what}: {named}", cure, fields)
+    odd = report.checked - sum(report.findings.values())
+    if odd:
+        yield JobsFinding(
+            "warning",
+            "foreign",
+            f"{_jobs(odd)} with something in the keys that is none of tailrace's",
+            "find who else writes to this namespace, and give one of the two another (TAILRACE_NAMESPACE)",
+            {"count": odd},
+        )
+    yield from _dead(report)
+
+
+def _summary(report: SweepReport, alive: list[WorkerCard]) -> Finding:
+    fields: dict[str, Any] = {"open": report.open, "queued": report.queued, "late": report.late}
+    fields |= {"checked": report.checked, "workers": [card.name for card in alive]}
+    running = sum(card.jobs for card in alive)
+    crew = f"{len(alive)} worker{'' if len(alive) == 1 else 's'}"
+    what = f"{_jobs(report.open)} open, {report.queued} in the queue (waiting or running)"
+    if report.checked < report.open:
+        what += f"; the {report.checked} whose check is due first were looked at"
+    if alive:
+        return JobsFinding("ok", "open", f"{what}; {crew} with {_jobs(running)}", fields=fields)
+    if report.open:
+        return JobsFinding("warning", "open", f"{what}; no worker is there", _START, fields)
+    return JobsFinding("ok", "open", f"{what}; no worker is there", fields=fields)
+
+
+def _dead(report: SweepReport) -> Iterator[Finding]:
+    dead = [card for card in report.workers if not card.alive]
+    if not dead:
+        return
+    silent_s = {card.name: max(0, report.now_ms - card.seen_ms) // 1000 for card in dead}
+    named = ", ".join(f"{name} ({seconds} s)" for name, seconds in list(silent_s.items())[-_SHOWN:])
+    yield JobsFinding(
+        "warning",
+        "dead-workers",
+        f"fell silent within the hour without taking their leave: {named}" + (", ..." if len(dead) > _SHOWN else ""),
+        "nothing to do for their jobs, others take them over. Look why they died: their last log lines, the kernel's "
+        "(out of memory), their supervisor's; one that hangs or cannot reach the server counts too",
+        {"workers": [{"name": name, "silent_s": seconds} for name, seconds in silent_s.items()]},
+    )
+
+
+def _jobs(count: int) -> str:
+    return f"{count} job{'' if count == 1 else 's'}"
