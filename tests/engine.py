@@ -12,8 +12,10 @@ import redis as blocking
 from redis.asyncio import Redis
 
 from tailrace import AsyncTailrace, Settings
+from tailrace.client.jobs import JobsOf
 from tailrace.joblog import Broker
 from tailrace.queue.renewal import blocking_twin
+from tailrace.tasks import App, Jobs
 from tailrace.upstreams.rehearsal import Rehearsal
 from tailrace.worker.app import Worker
 
@@ -37,9 +39,13 @@ class Engine:
 
 
 @asynccontextmanager
-async def running_worker(settings: Settings, redis: Redis) -> AsyncGenerator[Worker]:
+async def running_worker(
+    settings: Settings, redis: Redis, *, app: App | None = None, jobs: Jobs | None = None
+) -> AsyncGenerator[Worker]:
     """A worker that takes jobs while the block runs; whatever runs at its end is handed back."""
-    async with Worker(settings, broker=Broker(redis), renewal_client=partial(twin_of, redis)) as worker:
+    async with Worker(
+        settings, app=app, jobs=jobs, broker=Broker(redis), renewal_client=partial(twin_of, redis)
+    ) as worker:
         running = asyncio.create_task(worker.run())
         try:
             yield worker
@@ -50,7 +56,13 @@ async def running_worker(settings: Settings, redis: Redis) -> AsyncGenerator[Wor
 
 @asynccontextmanager
 async def engine(
-    redis: Redis, namespace: str, *, with_worker: bool = True, upstream: dict[str, Any] | None = None, **sections: Any
+    redis: Redis,
+    namespace: str,
+    *,
+    with_worker: bool = True,
+    upstream: dict[str, Any] | None = None,
+    app: App | None = None,
+    **sections: Any,
 ) -> AsyncGenerator[Engine]:
     """Everything, wired together. `upstream` and `sections` are settings."""
     async with Rehearsal() as rehearsal:
@@ -74,7 +86,7 @@ async def engine(
             if not with_worker:
                 yield Engine(tailrace, rehearsal, settings, redis, None)
                 return
-            async with running_worker(settings, redis) as worker:
+            async with running_worker(settings, redis, app=app, jobs=JobsOf(tailrace)) as worker:
                 yield Engine(tailrace, rehearsal, settings, redis, worker)
 
 

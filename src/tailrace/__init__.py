@@ -7,10 +7,11 @@
         for chunk in job.stream():
             print(chunk, end="|", flush=True)
 
-`AsyncTailrace` has the same names, awaited. The errors are drawn as a tree in `tailrace.schemas.errors`.
+`AsyncTailrace` has the same names, awaited. Jobs of several steps are tasks: functions registered with an `App`, given a
+`Context`. The errors are drawn as a tree in `tailrace.schemas.errors`.
 """
 
-from tailrace.client import AsyncJob, AsyncTailrace, Job, Tailrace
+from tailrace.client import AsyncEnded, AsyncJob, AsyncTailrace, Ended, Job, Parked, Tailrace
 from tailrace.schemas import (
     END,
     START,
@@ -34,20 +35,26 @@ from tailrace.schemas import (
     Result,
     Settings,
     Status,
+    StepFailed,
     StepMismatch,
     StreamEvent,
     StreamRewound,
     TailraceError,
 )
+from tailrace.tasks import App, Context
 
 __all__ = [
     "END",
     "START",
+    "App",
+    "AsyncEnded",
     "AsyncJob",
     "AsyncTailrace",
     "BrokerUnavailable",
     "BrokerUnsuitable",
     "Chunk",
+    "Context",
+    "Ended",
     "ErrorDetail",
     "HistoryLost",
     "InvalidRequest",
@@ -59,6 +66,7 @@ __all__ = [
     "JobExpired",
     "JobFailed",
     "JobNotFound",
+    "Parked",
     "Position",
     "PositionLost",
     "QueueFull",
@@ -66,6 +74,7 @@ __all__ = [
     "Result",
     "Settings",
     "Status",
+    "StepFailed",
     "StepMismatch",
     "StreamEvent",
     "StreamRewound",

@@ -433,3 +433,25 @@ async def test_readers_never_get_the_prompt(redis: Redis, namespace: str) -> Non
         assert "secret" not in repr(records) + repr(events)
         assert events[0]["metadata"] == {"user": "u1"}
         assert events[-1]["tags"] == ["t"]
+
+
+@pytest.mark.parametrize(
+    ("stored", "why"),
+    [
+        (None, "request_lost"),
+        ("no JSON", "request_unreadable"),
+        ('{"digest":"x"}', "request_unreadable"),
+        ('{"request":{"api":"chat","messages":[{"role":"user","content":"secret"}],"later":1}}', "request_unreadable"),
+    ],
+)
+async def test_a_job_whose_request_cannot_be_read_ends_and_quotes_nothing(
+    redis: Redis, namespace: str, stored: str | None, why: str
+) -> None:
+    async with engine(redis, namespace) as e:
+        job = await e.tailrace.submit("x", delay=0.3)
+        key = e.settings.keys.request(job.id)
+        await (redis.delete(key) if stored is None else redis.set(key, stored, px=60_000))
+        with pytest.raises(JobFailed) as failed:
+            await job.result(timeout=10)
+        assert failed.value.error.type == why
+        assert "secret" not in str(failed.value)

@@ -114,7 +114,7 @@ async def test_a_server_that_went_back_in_time_is_told_to_living_readers(real_re
         await heard(job)
         await pen.write("b", "c")
         await job.restore(dump)
-        again = await job.claim(own_epoch=pen.epoch)
+        again = await job.claim(known_epoch=pen.epoch)
         await again.write("b", "c", "d")
         await sealed(job)
         got = await reader

@@ -171,7 +171,9 @@ class Model:
         writer = writer or self.chance.choice(self.writers)
         before = await self.entries()
         refusal = await self.refusal(writer, claiming=True)
-        pen = await self.expect(refusal, writer.job.claim(worker=writer.name, own_epoch=writer.epoch))
+        pen = await self.expect(
+            refusal, writer.job.claim(worker=writer.name, known_epoch=max(writer.epoch, top_epoch(before)))
+        )
         if refusal is not None:
             writer.pen = None
             return
@@ -328,7 +330,7 @@ class Model:
             return
         await self.broker.call("DEL", self.keys.log(JOB), self.keys.request(JOB), self.keys.snapshot(JOB))
         for writer in self.writers:
-            await self.expect(Gone, writer.job.claim(worker=writer.name, own_epoch=writer.epoch))
+            await self.expect(Gone, writer.job.claim(worker=writer.name, known_epoch=writer.epoch))
             if writer.pen is not None:
                 await self.expect(Gone, writer.pen.write("into nothing"))
         await self.expect(Gone, seal(self.forgetful, self.keys, JOB, End(Status.CANCELLED)))
@@ -354,3 +356,8 @@ class Model:
             publication = parse_publication(message["data"])
             assert publication is not None, message
             heard.append(publication)
+
+
+def top_epoch(entries: Sequence[Entry]) -> int:
+    """The epoch that a log stands at; that of a sealed or missing log is nobody's."""
+    return parse_position(entries[-1].position)[0] if entries and entries[-1].field != "end" else 0

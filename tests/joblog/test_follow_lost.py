@@ -35,7 +35,7 @@ async def test_after_a_loss_a_living_reader_gets_the_replay_with_what_it_voids(r
 
     async def lose_and_replay() -> Look:
         await job.restore(dump)
-        again = await job.claim(own_epoch=pen.epoch)
+        again = await job.claim(known_epoch=pen.epoch)
         await again.write("b", "c", "d")
         await sealed(job)
         return A_LOOK
@@ -56,7 +56,7 @@ async def test_a_position_that_was_lost_resumes_at_the_attempt_that_says_what_st
     dump = await job.dump()
     shown = await pen.write("b", "c")
     await job.restore(dump)
-    again = await job.claim(own_epoch=pen.epoch)
+    again = await job.claim(known_epoch=pen.epoch)
     await again.write("b")
     fresh, error = await read(job, after=shown)
     assert isinstance(error, Idle)
@@ -107,7 +107,7 @@ async def test_a_lost_attempt_under_a_later_clock_is_found_below_the_cursor(redi
     """The next server's clock is behind: its epochs are below those that the reader has seen."""
     job = await submitted(redis, namespace)
     dump = await job.dump()
-    ahead = await job.claim(own_epoch=4 * 10**15)
+    ahead = await job.claim(known_epoch=4 * 10**15)
     await ahead.write("a")
 
     async def lose_and_begin_anew() -> Look:

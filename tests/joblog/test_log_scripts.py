@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from redis.asyncio import Redis
 
-from job_logs import Job, archived, attached, check_log, request, sealed, shown, submitted
+from job_logs import Job, Pen, archived, attached, check_log, request, sealed, shown, submitted
 from tailrace.joblog import (
     Broker,
     End,
@@ -31,6 +31,7 @@ from tailrace.schemas import (
     JobNotFound,
     JobRecord,
     Keys,
+    Position,
     QueueFull,
     Status,
     decode,
@@ -151,7 +152,7 @@ async def test_a_claim_says_what_stands_before_it_and_epochs_grow(redis: Redis, 
     assert two.after == top
     assert two.epoch > one.epoch
     far = two.epoch + 10**12
-    three = await job.claim(own_epoch=far)
+    three = await job.claim(known_epoch=far)
     assert three.epoch > far
     assert (await job.claim()).epoch > three.epoch
     check_log(await job.entries())
@@ -164,6 +165,23 @@ async def test_a_claim_whose_answer_was_lost_finds_itself(redis: Redis, namespac
     first = await job.broker.run(CLAIM, [job.keys.log("job")], words)
     assert await job.broker.run(CLAIM, [job.keys.log("job")], words) == first
     assert len(await job.entries()) == 2
+
+
+async def test_a_claim_that_is_carried_out_late_takes_the_log_from_nobody(redis: Redis, namespace: str) -> None:
+    job = await submitted(redis, namespace)
+    record = json.dumps({"attempt": 1, "worker": "w", "nonce": "n", "incarnation": job.incarnation})
+    words: list[Word] = [job.keys.live("job"), "n", job.incarnation, 0, 5, record]
+    first = await job.broker.run(CLAIM, [job.keys.log("job")], words)
+    pen = Pen(job, Position(first[1].decode()), FIRST)
+    await pen.write("a")
+    assert await job.broker.run(CLAIM, [job.keys.log("job")], words) == first, "it finds itself under what it wrote"
+    await pen.write("b")
+    newer = await job.claim(known_epoch=pen.epoch, attempt=2)
+    with pytest.raises(Fenced):
+        await job.claim(known_epoch=pen.epoch)
+    assert (await job.broker.run(CLAIM, [job.keys.log("job")], words))[0] == b"fenced"
+    await newer.write("c")
+    assert [entry.field for entry in await job.entries()] == ["job", "attempt", "chunk", "chunk", "attempt", "chunk"]
 
 
 async def test_a_claim_on_what_is_not_open_is_refused(redis: Redis, namespace: str) -> None:
@@ -236,7 +254,7 @@ async def test_a_writer_whose_records_are_lost_is_told_what_stands(redis: Redis,
     with pytest.raises(Lost) as lost:
         await pen.write("d")
     assert lost.value.top == stands
-    again = await job.claim(own_epoch=pen.epoch)
+    again = await job.claim(known_epoch=pen.epoch)
     assert again.after == stands
     assert again.epoch > pen.epoch
 

@@ -49,11 +49,11 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "claim does not find itself": [("claim", "if record.nonce == ARGV[2] then", "if false then")],
     # With a coarser clock: two claims in one microsecond cannot be had to order.
     "claim does not look at the top's epoch": [
-        ("claim", "seq_order(id) + 1, ", ""),
+        ("claim", "stands + 1, ", ""),
         ("claim", "tonumber(time[1]) * 1000000 + tonumber(time[2])", "tonumber(time[1])"),
     ],
     "claim does not look at the claimer's last epoch": [
-        ("claim", ", tonumber(ARGV[4]) + 1)", ")"),
+        ("claim", ", known + 1)", ")"),
         ("claim", "tonumber(time[1]) * 1000000 + tonumber(time[2])", "tonumber(time[1])"),
     ],
     "claim gives an epoch twice": [

@@ -269,12 +269,18 @@ class Scripts(RuleBasedStateMachine):
         args[1] = re.sub(r'"incarnation":"\w+"', f'"incarnation":"{prompt}"', str(args[1]))
         self.everywhere(lambda side: side.run(SUBMIT, keys, args))  # type: ignore[arg-type]  # no floats
 
-    @rule(job=_jobs, writer=_writers, incarnation=st.sampled_from(["x", "x", "y"]), nonce=st.sampled_from(["n1", "n2"]))
-    def claim(self, job: str, writer: str, incarnation: str, nonce: str) -> None:
+    @rule(
+        job=_jobs,
+        writer=_writers,
+        incarnation=st.sampled_from(["x", "x", "y"]),
+        nonce=st.sampled_from(["n1", "n2"]),
+        known=st.sampled_from(["", 0]),
+    )
+    def claim(self, job: str, writer: str, incarnation: str, nonce: str, known: str | int) -> None:
         record = f'{{"attempt": 1, "worker": "{writer}", "nonce": "{nonce}", "incarnation": "{incarnation}"}}'
 
         def act(side: Side) -> Any:
-            answer = side.run(CLAIM, [KEYS.log(job)], [KEYS.live(job), nonce, incarnation, 0, 5, record])
+            answer = side.run(CLAIM, [KEYS.log(job)], [KEYS.live(job), nonce, incarnation, known, 5, record])
             if answer[0] == b"claimed":
                 side.tops[job + writer] = answer[1]
             return answer
@@ -341,7 +347,9 @@ class Scripts(RuleBasedStateMachine):
     def hand_off(self, job: str, trimmed: str) -> None:
         self.everywhere(
             lambda side: side.run(
-                HAND_OFF, [KEYS.log(job), KEYS.open, KEYS.ended], [job, "completed", LONG_MS, trimmed]
+                HAND_OFF,
+                [KEYS.log(job), KEYS.open, KEYS.ended],
+                [job, LONG_MS, trimmed, 1000, 1000, "job", job, "status", "completed"],
             )
         )
 

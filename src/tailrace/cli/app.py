@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from tailrace.cli import doctor, jobs, worker
+from tailrace.cli import doctor, jobs, webhooks, worker
 from tailrace.cli.demo import command as demo
 
 _EPILOG: Final = (
@@ -45,6 +45,7 @@ def _options(  # pyright: ignore[reportUnusedFunction]  # registered by the deco
 app.command(epilog=_EPILOG)(demo.demo)
 for _command in (
     worker.worker,
+    webhooks.webhooks,
     jobs.submit,
     jobs.tail,
     jobs.status,

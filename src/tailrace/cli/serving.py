@@ -4,41 +4,33 @@ import asyncio
 import logging
 import os
 import signal
-import sys
-from collections.abc import Callable, Coroutine, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any, Final, TypeVar
+from typing import Final
 
-from tailrace.joblog import connected
-from tailrace.joblog.suitability import require_suitable
+from tailrace.cli.loops import log_to_stderr, on_signals, require_server, run_loop
+from tailrace.client import AsyncTailrace
+from tailrace.client.jobs import JobsOf
 from tailrace.schemas import Settings
+from tailrace.tasks import App
 from tailrace.worker.app import Worker
 from tailrace.worker.upstream_http import origin
 
+__all__ = [
+    "Served",
+    "Serving",
+    "announce",
+    "log_to_stderr",
+    "logger",
+    "on_signals",
+    "require_server",
+    "run_loop",
+    "served",
+]
+
 logger = logging.getLogger("tailrace.worker")
 
-T = TypeVar("T")
-
 _OPENAI: Final = "https://api.openai.com/v1"
-
-
-def log_to_stderr() -> None:
-    """Our own lines at INFO; of the libraries only what is wrong."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
-    for chatty in ("arq", "httpx", "httpx2", "openai", "asyncio"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-
-
-def run_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run it to its end, on uvloop where that is installed."""
-    make: Callable[[], asyncio.AbstractEventLoop] | None = None
-    if find_spec("uvloop") is not None:
-        make = import_module("uvloop").new_event_loop
-    with asyncio.Runner(loop_factory=make) as runner:
-        return runner.run(main)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +59,12 @@ def served(settings: Settings) -> list[Served]:
     return found
 
 
-def announce(settings: Settings, who: str) -> None:
+def announce(settings: Settings, who: str, app: App | None = None) -> None:
     """Log what is served, and warn of keys that are not there: jobs for those upstreams would fail."""
     upstreams = served(settings)
     told = ", ".join(f"{upstream.name} at {upstream.origin}" for upstream in upstreams)
-    logger.info("%s serves namespace %r; upstreams: %s", who, settings.namespace, told)
+    tasks = f"; tasks: {', '.join(sorted(app.tasks)) or 'none'}" if app is not None else ""
+    logger.info("%s serves namespace %r; upstreams: %s%s", who, settings.namespace, told, tasks)
     for upstream in upstreams:
         if upstream.key_missing:
             logger.warning(
@@ -81,33 +74,11 @@ def announce(settings: Settings, who: str) -> None:
             )
 
 
-async def require_server(settings: Settings) -> None:
-    """Raises: BrokerUnavailable, BrokerUnsuitable with its cure."""
-    async with connected(settings.redis_url or "") as broker:
-        for finding in await require_suitable(broker.redis, settings.keys):
-            if finding.level == "warning":
-                logger.warning("Redis: %s (%s)", finding.what, finding.cure)
-
-
-@contextmanager
-def on_signals(stop: Callable[[signal.Signals], None]) -> Generator[None]:
-    """SIGTERM and SIGINT call `stop`, in the loop, for as long as the block lasts."""
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    for number in numbers:
-        loop.add_signal_handler(number, stop, number)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
-
-
 class Serving:
     """Runs a worker until it is told to stop: the first `stop` drains it, the next one hands its jobs back at once."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, app: App | None = None) -> None:
+        self._settings, self._app = settings, app
         self._worker: Worker | None = None
         self._drains: list[asyncio.Task[None]] = []
         self._stops = 0
@@ -116,7 +87,10 @@ class Serving:
     async def run(self, ready: Callable[[str], None]) -> None:
         """`ready` is called with the worker's name once it takes jobs."""
         with on_signals(self.stop):
-            async with Worker(self._settings) as worker:
+            async with (
+                AsyncTailrace(settings=self._settings) as client,
+                Worker(self._settings, app=self._app, jobs=JobsOf(client)) as worker,
+            ):
                 self._worker = worker
                 for _ in range(self._stops):
                     self._drain(worker)

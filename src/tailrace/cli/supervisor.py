@@ -36,8 +36,10 @@ class Supervisor:
     The jobs of a child that died go back into the queue at once; while Redis is away, when their leases run out.
     """
 
-    def __init__(self, settings: Settings, count: int) -> None:
+    def __init__(self, settings: Settings, count: int, *, app: str | None = None) -> None:
+        """`app`: where the tasks are, as `module:attribute`; every child imports it."""
         self._settings, self._count = settings, count
+        self._app = [app] if app else []
         self._children: dict[int, Process] = {}
         self._ready: set[int] = set()
         self._stopping = asyncio.Event()
@@ -76,7 +78,7 @@ class Supervisor:
         """One child, from its start to its end; its exit code."""
         child = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "tailrace.cli.worker_process"),
+            *("-m", "tailrace.cli.worker_process", *self._app),
             stdin=PIPE,
             stdout=PIPE,
             # Ctrl-C in the terminal is for the supervisor, which passes it on once.

@@ -13,6 +13,12 @@ from tailrace.schemas import Settings
 
 
 def worker(
+    app: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODULE:APP]", help="Where your tasks are: a tailrace.App in a module.", show_default=False
+        ),
+    ] = None,
     *,
     processes: Annotated[int, typer.Option(min=1, max=256, help="Worker processes; dead ones are started again.")] = 1,
     max_jobs: Annotated[
@@ -46,20 +52,24 @@ def worker(
             settings = settings.model_copy(update={"redis_url": embedded_url()})
         serving.run_loop(serving.require_server(settings))
         with stand_in(settings, output, rehearsal=rehearsal, local_model=local_model) as chosen:
-            stopped_by = _serve(chosen, output, processes)
+            stopped_by = _serve(chosen, output, processes, app)
         if stopped_by is signal.SIGINT:
             raise typer.Exit(ExitCode.INTERRUPTED)
 
 
-def _serve(settings: Settings, output: Output, processes: int) -> signal.Signals | None:
+def _serve(settings: Settings, output: Output, processes: int, app: str | None) -> signal.Signals | None:
     """Run workers until a signal; which one it was."""
     from tailrace.cli import serving
+    from tailrace.cli.applications import load_app
     from tailrace.cli.supervisor import Supervisor
 
+    # Here too when it is the children that run it: what is wrong with it is said at once, and once.
+    loaded = load_app(app) if app else None
     shown: dict[str, Any] = {
         "ready": True,
         "namespace": settings.namespace,
         "upstreams": {upstream.name: upstream.origin for upstream in serving.served(settings)},
+        "tasks": sorted(loaded.tasks) if loaded else [],
     }
 
     def tell(**who: Any) -> None:
@@ -69,18 +79,18 @@ def _serve(settings: Settings, output: Output, processes: int) -> signal.Signals
     if processes > 1:
 
         async def supervised() -> signal.Signals | None:
-            supervisor = Supervisor(settings, processes)
-            serving.announce(settings, f"a supervisor of {processes} worker processes")
+            supervisor = Supervisor(settings, processes, app=app)
+            serving.announce(settings, f"a supervisor of {processes} worker processes", loaded)
             await supervisor.run(lambda pids: tell(pids=pids))
             return supervisor.stopped_by
 
         return serving.run_loop(supervised())
 
     async def alone() -> signal.Signals | None:
-        worker = serving.Serving(settings)
+        worker = serving.Serving(settings, loaded)
 
         def ready(name: str) -> None:
-            serving.announce(settings, f"worker {name!r}")
+            serving.announce(settings, f"worker {name!r}", loaded)
             tell(worker=name)
 
         await worker.run(ready)

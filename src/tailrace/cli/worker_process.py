@@ -8,9 +8,11 @@ import os
 import sys
 from typing import Final
 
+from tailrace.cli.applications import load_app
 from tailrace.cli.exits import exit_code
 from tailrace.cli.serving import Serving, log_to_stderr, logger, run_loop
 from tailrace.schemas import Settings, TailraceError
+from tailrace.tasks import App
 
 _LARGEST_SETTINGS: Final = 4 * 1024 * 1024
 
@@ -20,9 +22,9 @@ def ready_line(name: str) -> bytes:
     return f"ready {name}\n".encode()
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, app: App | None) -> None:
     loop = asyncio.get_running_loop()
-    serving = Serving(settings)
+    serving = Serving(settings, app)
 
     def supervisor_gone() -> None:
         if not os.read(0, 4096):
@@ -51,7 +53,8 @@ def main() -> None:
             return
         settings += piece
     try:
-        run_loop(_serve(Settings.model_validate_json(bytes(settings))))
+        app = load_app(sys.argv[1]) if len(sys.argv) > 1 else None
+        run_loop(_serve(Settings.model_validate_json(bytes(settings)), app))
     except TailraceError as error:
         logger.error("%s", error)
         sys.exit(exit_code(error))

@@ -5,5 +5,7 @@ Imports schemas, joblog, views, producer and consumer; loads neither openai nor 
 
 from tailrace.client.asynchronous import AsyncJob, AsyncTailrace, OnRewind
 from tailrace.client.blocking import Job, Tailrace
+from tailrace.client.ended import Ended
+from tailrace.consumer import AsyncEnded, Parked
 
-__all__ = ["AsyncJob", "AsyncTailrace", "Job", "OnRewind", "Tailrace"]
+__all__ = ["AsyncEnded", "AsyncJob", "AsyncTailrace", "Ended", "Job", "OnRewind", "Parked", "Tailrace"]

@@ -1,14 +1,25 @@
 """tailrace for async code."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from typing import Any, Literal, Self
 
 from redis.asyncio import Redis
 
 from tailrace.client.reading import batches_of_chunks, batches_of_events, batches_of_records, raise_unless_well
-from tailrace.consumer import Consumer
+from tailrace.consumer import (
+    MAX_DELIVERIES,
+    TAKEOVER_S,
+    AsyncEnded,
+    Begin,
+    Choice,
+    Consumer,
+    GroupReader,
+    Parked,
+    parked,
+    unpark,
+)
 from tailrace.joblog import Broker, connected
 from tailrace.producer import Producer
 from tailrace.schemas import (
@@ -277,6 +288,47 @@ class AsyncTailrace:
     def job(self, job_id: str) -> AsyncJob:
         """Attach to a job by its id; asks nobody. Raises: InvalidRequest if it is no job id."""
         return AsyncJob(self, check_job_id(job_id))
+
+    def ended(
+        self,
+        group: str,
+        *,
+        filter: Callable[[AsyncEnded], object] | None = None,  # noqa: A002  # the word for it
+        statuses: Collection[Status | str] = (),
+        tags: Collection[str] = (),
+        tasks: Collection[str] = (),
+        begin: Begin = "oldest",
+        consumer: str | None = None,
+        takeover: Duration = TAKEOVER_S,
+        max_deliveries: int = MAX_DELIVERIES,
+    ) -> AsyncGenerator[AsyncEnded]:
+        """Yield the jobs that have ended, each at least once to one reader of the group, for ever; `ack()` what is done.
+
+        What is not acknowledged within `takeover` (timedelta or seconds) is handed out again, to whichever reader of the
+        group, and parked after `max_deliveries`. Dedupe by `job_id`: twice is possible. What `statuses`, `tags` (one of
+        them), `tasks` and `filter` do not want is acknowledged at once. A new group begins with the oldest end that is kept,
+        or "now". `consumer` is this reader's name in the group; by default a random one.
+        Raises: InvalidRequest, BrokerUnavailable (at once; later on it is waited for), BrokerUnsuitable.
+        """
+        choice = Choice(statuses, tags, tasks, filter)
+        return GroupReader(
+            self.broker,
+            self.settings.keys,
+            group,
+            choice=choice,
+            begin=begin,
+            consumer=consumer,
+            takeover=takeover,
+            max_deliveries=max_deliveries,
+        ).read()
+
+    async def parked(self, group: str) -> list[Parked]:
+        """What a group of `ended` has given up, the oldest first. Raises: InvalidRequest, BrokerUnavailable."""
+        return await parked(self.broker, self.settings.keys, group)
+
+    async def unpark(self, group: str, job_ids: Collection[str] | None = None) -> int:
+        """Hand parked jobs out to the group again; None: all of them. How many. Raises: as `parked`."""
+        return await unpark(self.broker, self.settings.keys, group, job_ids)
 
     def _limits(self) -> Any:
         self._check_open()

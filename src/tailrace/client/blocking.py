@@ -1,14 +1,16 @@
 """tailrace for blocking code: the async client on an event loop in a thread of its own."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any, Literal, Self, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from tailrace.client.asynchronous import AsyncJob, AsyncTailrace, OnRewind
+from tailrace.client.ended import Ended
+from tailrace.consumer import MAX_DELIVERIES, TAKEOVER_S, Begin, Parked
 from tailrace.schemas import (
     START,
     Api,
@@ -151,6 +153,16 @@ class Tailrace:
         """What this client was opened with."""
         return self._client.settings
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the block is being run: what lives on the client's loop lives as long."""
+        return self._portal is not None
+
+    @property
+    def unblocked(self) -> AsyncTailrace:
+        """The async client behind this one. It lives on this client's loop: use it in what `call` and `start` run."""
+        return self._client
+
     def submit(
         self,
         prompt: str | None = None,
@@ -209,14 +221,68 @@ class Tailrace:
         """Attach to a job by its id; asks nobody. Raises: InvalidRequest if it is no job id."""
         return Job(self, self._client.job(job_id))
 
+    def ended(
+        self,
+        group: str,
+        *,
+        filter: Callable[[Ended], object] | None = None,  # noqa: A002  # the word for it
+        statuses: Collection[Status | str] = (),
+        tags: Collection[str] = (),
+        tasks: Collection[str] = (),
+        begin: Begin = "oldest",
+        consumer: str | None = None,
+        takeover: Duration = TAKEOVER_S,
+        max_deliveries: int = MAX_DELIVERIES,
+    ) -> Generator[Ended]:
+        """Yield the jobs that have ended, each at least once to one reader of the group, for ever; `ack()` what is done.
+
+        What is not acknowledged within `takeover` (timedelta or seconds) is handed out again, to whichever reader of the
+        group, and parked after `max_deliveries`. Dedupe by `job_id`: twice is possible. What `statuses`, `tags` (one of
+        them), `tasks` and `filter` do not want is acknowledged at once. A new group begins with the oldest end that is kept,
+        or "now". `consumer` is this reader's name in the group; by default a random one.
+        Raises: InvalidRequest, BrokerUnavailable (at once; later on it is waited for), BrokerUnsuitable.
+        """
+        found = self.iterate(
+            lambda: self._client.ended(
+                group,
+                statuses=statuses,
+                tags=tags,
+                tasks=tasks,
+                begin=begin,
+                consumer=consumer,
+                takeover=takeover,
+                max_deliveries=max_deliveries,
+            )
+        )
+        with closing(found):
+            for each in found:
+                ended = Ended(self, each)
+                # In this thread: a filter may ask for the result, and would wait for its own loop there.
+                if filter is None or filter(ended):
+                    yield ended
+                else:
+                    ended.ack()
+
+    def parked(self, group: str) -> list[Parked]:
+        """What a group of `ended` has given up, the oldest first. Raises: InvalidRequest, BrokerUnavailable."""
+        return self.call(self._client.parked, group)
+
+    def unpark(self, group: str, job_ids: Collection[str] | None = None) -> int:
+        """Hand parked jobs out to the group again; None: all of them. How many. Raises: as `parked`."""
+        return self.call(self._client.unpark, group, job_ids)
+
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
         """Run a coroutine function on the client's loop. An interrupt (Ctrl-C) cancels it."""
-        future: Future[T] = self._open_portal().start_task_soon(function, *args)
+        future = self.start(function, *args)
         try:
             return future.result()
         except BaseException:
             future.cancel()
             raise
+
+    def start(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> Future[T]:
+        """As `call`, without waiting. To wait for it on another event loop: `asyncio.wrap_future`."""
+        return self._open_portal().start_task_soon(function, *args)
 
     def iterate(self, make: Callable[[], AsyncGenerator[T]]) -> Generator[T]:
         """An async generator as a blocking one: made, advanced and closed on the client's loop."""

@@ -99,6 +99,23 @@ class Broker:
         seconds, micros = await self.call("TIME")
         return int(seconds) * 1000 + int(micros) // 1000
 
+    async def own_connection(self) -> Any:
+        """A connection of redis-py for one caller that waits on it for as long as it likes; disconnect it.
+
+        Raises: redis-py's errors.
+        """
+        pool = cast("Any", self.redis.connection_pool)
+        # RESP2, whatever the client speaks: with RESP3 publications are pushes, which redis-py hands out another way.
+        options = {name: value for name, value in pool.connection_kwargs.items() if "maint_notifications" not in name}
+        options |= {"protocol": 2, "decode_responses": False, "socket_timeout": None}
+        connection = pool.connection_class(**options)
+        try:
+            await connection.connect()
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return connection
+
     def pipe(self) -> Pipe:
         """A connection for one caller that sends thousands of commands; close it."""
         return Pipe(cast("Any", self.redis.connection_pool).make_connection)

@@ -78,22 +78,29 @@ def submit_source(enqueue_lua: str) -> str:
     return PREAMBLE + enqueue_lua + _SUBMIT
 
 
-#: KEYS log; ARGV 1 channel, 2 nonce, 3 incarnation, 4 the claimer's last epoch, 5 random 0..1023, 6 attempt record
-#: without `after` and `ts`. Microseconds and a random part: with milliseconds, two claims around a rollback of the
-#: server got the same epoch, and a zombie wrote into the other's attempt.
+#: KEYS log; ARGV 1 channel, 2 nonce, 3 incarnation, 4 the last epoch that the claimer knows of ('' = claim whatever
+#: stands), 5 random 0..1023, 6 attempt record without `after` and `ts`. Microseconds and a random part: with milliseconds,
+#: two claims around a rollback of the server got the same epoch, and a zombie wrote into the other's attempt. A claim may
+#: be carried out long after its sender gave it up (its connection was cut, its bytes were not): then it finds itself, or
+#: an epoch that it did not know of, and must not take the log from who holds it.
 CLAIM: Final = (
     PREAMBLE
     + """
 if redis.call('EXISTS', log) == 0 then return {'gone'} end
 if sealed() then return {'sealed'} end
 if not of_incarnation(ARGV[3]) then return {'gone'} end
-local id, field, value = top()
-if field == 'attempt' then
-  local record = cjson.decode(value)
-  if record.nonce == ARGV[2] then return {'claimed', id, record.after} end
+local id = top()
+local stands = seq_order(id)
+local begun = string.format('%.0f', stands) .. '-0'
+local attempt = redis.call('XRANGE', log, begun, begun)[1]
+if attempt then
+  local record = cjson.decode(attempt[2][2])
+  if record.nonce == ARGV[2] then return {'claimed', begun, record.after} end
 end
+local known = tonumber(ARGV[4]) or stands
+if stands > known then return {'fenced', id} end
 local now = now_us()
-local epoch = math.max(now, seq_order(id) + 1, tonumber(ARGV[4]) + 1) + tonumber(ARGV[5])
+local epoch = math.max(now, stands + 1, known + 1) + tonumber(ARGV[5])
 local claimed = string.format('%.0f-0', epoch)
 local record = '{"after":"' .. id .. '","ts":' .. ms(now) .. ',' .. string.sub(ARGV[6], 2)
 redis.call('XADD', log, claimed, 'attempt', record)
@@ -204,18 +211,58 @@ return {{'ok'}}
 """
 )
 
-#: KEYS log, open, ended; ARGV 1 job id, 2 status, 3 ttl ms, 4 '1' if no snapshot can be made of it. The hand-off: a hint,
-#: the truth is the log. So it looks there: an end or a snapshot that the server lost since it was written must not take the
-#: job out of what the sweep looks through.
+#: What a stream of ended jobs keeps: what some group has not acknowledged, up to `limit`, and the last `kept` in any case,
+#: for groups that come later. Looked at every hundredth part of `kept`: with a group that is behind it costs an XINFO and an
+#: XPENDING for each group. Returns how many were dropped although a group had not acknowledged them.
+_MAKE_ROOM: Final = """
+local function make_room(stream, kept, limit)
+  local length = redis.call('XLEN', stream)
+  if length <= kept or length % math.max(1, math.floor(kept / 100)) ~= 0 then return 0 end
+  local epoch, seq
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    local told = {}
+    for i = 1, #group, 2 do told[group[i]] = group[i + 1] end
+    local pending = redis.call('XPENDING', stream, told.name)
+    local group_epoch, group_seq
+    if pending[1] > 0 then
+      group_epoch, group_seq = seq_order(pending[2])
+    else
+      group_epoch, group_seq = seq_order(told['last-delivered-id'])
+      group_seq = group_seq + 1
+    end
+    if not epoch or group_epoch < epoch or (group_epoch == epoch and group_seq < seq) then
+      epoch, seq = group_epoch, group_seq
+    end
+  end
+  if not epoch then redis.call('XTRIM', stream, 'MAXLEN', kept) return 0 end
+  local needed = string.format('(%.0f-%.0f', epoch, seq)
+  -- Bounded: a group that was far behind and has caught up leaves many, and the next calls go on.
+  local free = redis.call('XRANGE', stream, '-', needed, 'COUNT', math.min(length - kept, 1000))
+  if #free > 0 then
+    local last_epoch, last_seq = seq_order(free[#free][1])
+    redis.call('XTRIM', stream, 'MINID', string.format('%.0f-%.0f', last_epoch, last_seq + 1))
+  end
+  if length - #free > limit then return redis.call('XTRIM', stream, 'MAXLEN', limit) end
+  return 0
+end
+"""
+
+#: KEYS log, open, the job's stream of ended ones; ARGV 1 job id, 2 ttl ms, 3 '1' if no snapshot can be made of it, 4 how many
+#: ended ones are kept, 5 how many at most, then fields and values. The hand-off: a hint, the truth is the log. So it looks
+#: there: an end or a snapshot that the server lost since it was written must not take the job out of what the sweep looks
+#: through. A server that loses the entry loses the ZREM with it: the sweep hands the job off again.
 HAND_OFF: Final = (
     PREAMBLE
+    + _MAKE_ROOM
     + """
 if redis.call('EXISTS', log) == 1 and not sealed() then return {'open'} end
-if ARGV[4] ~= '1' and redis.call('XLEN', log) > 0 and redis.call('PTTL', log) > 0 then return {'whole'} end
+if ARGV[3] ~= '1' and redis.call('XLEN', log) > 0 and redis.call('PTTL', log) > 0 then return {'whole'} end
+local dropped = 0
 if redis.call('ZREM', KEYS[2], ARGV[1]) == 1 then
-  redis.call('XADD', KEYS[3], 'MAXLEN', '~', 10000, '*', 'job', ARGV[1], 'status', ARGV[2])
-  live_longer(KEYS[3], tonumber(ARGV[3]))
+  redis.call('XADD', KEYS[3], '*', unpack(ARGV, 6))
+  live_longer(KEYS[3], tonumber(ARGV[2]))
+  dropped = make_room(KEYS[3], tonumber(ARGV[4]), tonumber(ARGV[5]))
 end
-return {'ok'}
+return {'ok', dropped}
 """
 )

@@ -9,8 +9,9 @@ What an answer means to a writer:
 """
 
 import json
+import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +20,8 @@ from tailrace.joblog.connections import Broker, Script
 from tailrace.joblog.translation import Word
 from tailrace.schemas import EndRecord, ErrorDetail, JobNotFound, JsonObject, Keys, Position, Status, Timings
 from tailrace.schemas.positions import END, START
+
+logger = logging.getLogger(__name__)
 
 CLAIM: Final = Script(lua.CLAIM)
 APPEND: Final = Script(lua.APPEND)
@@ -103,12 +106,13 @@ async def claim(
     incarnation: str,
     attempt: int,
     worker: str,
-    own_epoch: int = 0,
+    known_epoch: int | None = None,
     replay: bool = False,
 ) -> Claim:
     """Write the next attempt record: from now on only the holder of this claim can append.
 
-    Raises: Sealed, Gone, BrokerUnavailable, BrokerUnsuitable.
+    `known_epoch`: the last one that the claimer knows of; without it the log is claimed whatever stands.
+    Raises: Fenced if there is a newer one, Sealed, Gone, BrokerUnavailable, BrokerUnsuitable.
     """
     nonce = secrets.token_hex(8)
     record: dict[str, Any] = {
@@ -121,7 +125,14 @@ async def claim(
     answer = await broker.run(
         CLAIM,
         [keys.log(job_id)],
-        [keys.live(job_id), nonce, incarnation, own_epoch, secrets.randbelow(1024), json.dumps(record)],
+        [
+            keys.live(job_id),
+            nonce,
+            incarnation,
+            "" if known_epoch is None else known_epoch,
+            secrets.randbelow(1024),
+            json.dumps(record),
+        ],
     )
     refuse(answer)
     return Claim(Position(answer[1].decode()), Position(answer[2].decode()))
@@ -191,15 +202,42 @@ async def store_snapshot(
 
 
 async def hand_off(
-    broker: Broker, keys: Keys, job_id: str, status: Status, *, ttl_ms: int, trimmed: bool = False
+    broker: Broker,
+    keys: Keys,
+    job_id: str,
+    status: Status,
+    *,
+    ttl_ms: int,
+    trimmed: bool = False,
+    told: Mapping[str, str] | None = None,
 ) -> bool:
-    """Take a finished job out of the index of open ones and tell those who wait for ends.
+    """Take a finished job out of the index of open ones and tell those who wait for ends; `told`: more fields of its entry.
 
     False if the server lost its end or its snapshot: it is open again, or still to be replaced. `trimmed`: no snapshot can
     be made of it, it goes without.
     """
-    names = [keys.log(job_id), keys.open, keys.ended]
-    answer = await broker.run(HAND_OFF, names, [job_id, status.value, ttl_ms, "1" if trimmed else "0"])
+    fields = {"job": job_id, "status": status.value, **(told or {})}
+    stream = keys.ended_of(job_id)
+    answer = await broker.run(
+        HAND_OFF,
+        [keys.log(job_id), keys.open, stream],
+        [
+            job_id,
+            ttl_ms,
+            "1" if trimmed else "0",
+            keys.ended_kept,
+            keys.ended_limit,
+            *(word for field in fields.items() for word in field),
+        ],
+    )
+    if answer[0] == b"ok" and answer[1]:
+        logger.warning(
+            "hand-off: %d ended jobs were dropped from %r although a group had not acknowledged them: "
+            "it is behind by ended_limit = %d (is one read no more? XGROUP DESTROY it)",
+            answer[1],
+            stream,
+            keys.ended_limit,
+        )
     return bool(answer[0] == b"ok")
 
 

@@ -2,7 +2,7 @@
 
 Producers put ids in with a script (`ENQUEUE_LUA` inside the one that stores the job, or `enqueue` alone); workers take
 them out with `tailrace.queue.leased.LeasedWorker`, which is not named here because it needs arq and producers do not.
-May import: schemas.
+May import: schemas, joblog.
 """
 
 from tailrace.queue.claimed import CancelReason, Claimed
@@ -10,6 +10,7 @@ from tailrace.queue.control import CANCEL, Control, control_message
 from tailrace.queue.enqueue import ENQUEUE_LUA, WAKE_LUA, enqueue, payload_key
 from tailrace.queue.handback import hand_back
 from tailrace.queue.names import IN_PROGRESS_PREFIX, RETRY_PREFIX
+from tailrace.queue.offers import offer, offered
 from tailrace.queue.outage import Outage
 from tailrace.queue.serializer import PayloadRefused, dump_payload, load_payload, queue_payload
 
@@ -29,6 +30,8 @@ __all__ = [
     "enqueue",
     "hand_back",
     "load_payload",
+    "offer",
+    "offered",
     "payload_key",
     "queue_payload",
 ]

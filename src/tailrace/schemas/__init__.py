@@ -16,6 +16,7 @@ from tailrace.schemas.errors import (
     JobNotFound,
     PositionLost,
     QueueFull,
+    StepFailed,
     StepMismatch,
     StreamRewound,
     TailraceError,
@@ -30,6 +31,7 @@ from tailrace.schemas.events import (
 from tailrace.schemas.keys import (
     DEFAULT_NAMESPACE,
     Keys,
+    check_group,
     check_job_id,
 )
 from tailrace.schemas.positions import (
@@ -93,7 +95,9 @@ from tailrace.schemas.results import (
 from tailrace.schemas.settings import (
     Settings,
     UpstreamSettings,
+    WebhookSettings,
     WorkerSettings,
+    webhook_group,
 )
 
 __all__ = [
@@ -157,6 +161,7 @@ __all__ = [
     "RewindRecord",
     "Settings",
     "Status",
+    "StepFailed",
     "StepMismatch",
     "StreamEvent",
     "StreamRewound",
@@ -165,7 +170,9 @@ __all__ = [
     "ToolCall",
     "UnknownRecord",
     "UpstreamSettings",
+    "WebhookSettings",
     "WorkerSettings",
+    "check_group",
     "check_job_id",
     "chunk_field",
     "chunk_run",
@@ -174,4 +181,5 @@ __all__ = [
     "parse_position",
     "position",
     "seconds",
+    "webhook_group",
 ]

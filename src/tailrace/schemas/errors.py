@@ -12,6 +12,7 @@ TailraceError
 ├── PositionLost         the position is not (or no longer) in this log   -> read from START
 ├── HistoryLost          records that once stood are missing              -> read from START
 ├── StepMismatch         a task took another path than its first attempt
+├── StepFailed           a step of a task failed                          -> catch it in the task, or let the job fail
 ├── QueueFull            the queue is at its capacity                     -> submit later
 ├── BrokerUnavailable    Redis did not answer                             -> try again
 └── BrokerUnsuitable     Redis answers, but cannot keep our promises      -> change the server, see .cure
@@ -149,8 +150,22 @@ class StepMismatch(JobError):
     """A task took another path than the attempt before it; `step` names where."""
 
     def __init__(self, job_id: str, step: str) -> None:
-        super().__init__(job_id, f"job {job_id!r} took another path at step {step!r}: is the task deterministic?")
+        super().__init__(
+            job_id,
+            f"job {job_id!r} took another path at step {step!r} than the attempt before: was the task's code changed "
+            "while the job ran, or does it decide by something that is no step (a clock, a random number)?",
+        )
         self.step = step
+
+
+class StepFailed(JobError):
+    """A step of a task failed, after its retries. `.error` says why; the exception itself is the `__cause__`, if the step
+    failed in this attempt."""
+
+    def __init__(self, job_id: str, step: str, error: "ErrorDetail") -> None:
+        super().__init__(job_id, f"step {step!r} failed: {error.type}: {error.message}")
+        self.step = step
+        self.error = error
 
 
 class QueueFull(TailraceError):

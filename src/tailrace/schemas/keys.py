@@ -12,8 +12,10 @@ pub/sub knows no database numbers. No other module spells a key.
 | `<ns>:worker:<worker>`       | channel |                                                                    |
 | `<ns>:worker:<worker>`       | string  | a few announcements of that worker (it announces itself every sweep) |
 | `<ns>:workers`               | zset    | an hour; names by their last announcement                          |
+| `<ns>:tasks`                 | hash    | an hour; the tasks that workers know, with their input's schema    |
 | `<ns>:open`                  | zset    | that of the longest-lived job in it                                |
-| `<ns>:ended`                 | stream  | that of the longest-lived job in it                                |
+| `<ns>:ended`, `<ns>:ended:1` | stream  | that of the longest-lived job in it; where a group waits, an hour  |
+| `<ns>:ended:parked:<group>`  | stream  | 30 days from the last one parked                                   |
 | `<ns>:queue`                 | zset    | that of the longest-lived job in it                                |
 | `<ns>:queue:wake`            | list    | 60 s                                                               |
 | `arq:job:<ns>:<job>`         | string  | as the job's log; deleted when the job leaves the queue            |
@@ -21,6 +23,7 @@ pub/sub knows no database numbers. No other module spells a key.
 """
 
 import re
+import zlib
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -30,6 +33,7 @@ DEFAULT_NAMESPACE: Final = "tailrace"
 
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+_GROUP = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
 
 
 def check_job_id(job_id: str) -> str:
@@ -39,11 +43,24 @@ def check_job_id(job_id: str) -> str:
     return job_id
 
 
+def check_group(group: str) -> str:
+    """The name itself, of a group or of a consumer in it. Raises: InvalidRequest unless it is 1 to 128 of A-Z a-z 0-9 _ . : -"""
+    if not isinstance(cast("object", group), str) or not _GROUP.fullmatch(group):
+        raise InvalidRequest(f"{group!r} is no name of a group: use 1 to 128 of the characters A-Z a-z 0-9 _ . : -")
+    return group
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The key names of one namespace: two deployments in one database do not meet."""
+    """The key names of one namespace, and how its hand-off is laid out: two deployments in one database do not meet."""
 
     namespace: str = DEFAULT_NAMESPACE
+    ended_shards: int = 1
+    """Over how many streams ended jobs are spread, by their ids."""
+    ended_kept: int = 10_000
+    """How many ended jobs each of them keeps at least for a group that comes later."""
+    ended_limit: int = 100_000
+    """How many it keeps at most for groups that are behind. A short entry takes some 100 bytes."""
 
     def __post_init__(self) -> None:
         if not _NAMESPACE.fullmatch(self.namespace):
@@ -69,12 +86,30 @@ class Keys:
         return f"{self.namespace}:workers"
 
     @property
+    def tasks(self) -> str:
+        return f"{self.namespace}:tasks"
+
+    @property
     def open(self) -> str:
         return f"{self.namespace}:open"
 
     @property
     def ended(self) -> str:
+        """The first of the streams of ended jobs."""
         return f"{self.namespace}:ended"
+
+    @property
+    def ended_streams(self) -> tuple[str, ...]:
+        """All of them: a group reads them together."""
+        return (self.ended, *(f"{self.ended}:{shard}" for shard in range(1, self.ended_shards)))
+
+    def ended_of(self, job_id: str) -> str:
+        """The one that a job's end goes to."""
+        return self.ended_streams[zlib.crc32(job_id.encode()) % self.ended_shards]
+
+    def parked(self, group: str) -> str:
+        """What a group could not handle."""
+        return f"{self.ended}:parked:{group}"
 
     @property
     def queue(self) -> str:

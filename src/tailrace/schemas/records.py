@@ -65,6 +65,8 @@ class ErrorDetail(_Wire):
     """For people. Never contains a key or a prompt."""
     code: str | None = None
     """The upstream's own code or HTTP status, if it gave one."""
+    http_status: int | None = None
+    """The HTTP status that the upstream refused the request with."""
     retryable: bool = False
     """Whether the same request may succeed later."""
 
@@ -209,6 +211,9 @@ class EventRecord(_Record):
     tags: list[str] | None = None
     metadata: dict[str, JsonValue] | None = None
     data: dict[str, JsonValue] = Field(default_factory=dict)
+    step: str | None = None
+    """Which step of a task it is: in a start event its path and, after a `#`, the hash of its input; the next attempt
+    knows it again by this. In a custom event the branch it came from. Readers need not look."""
     ts: int
 
 

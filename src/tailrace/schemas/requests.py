@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any, Final, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from tailrace.schemas.errors import InvalidRequest
 
@@ -121,7 +122,7 @@ class JobRequest(BaseModel):
             "model": model,
             "prompt": shown_prompt,
             "messages": None if messages is None else [dict(message) for message in messages],
-            "input": input,
+            "input": _task_input(input) if chosen == "task" else input,
             "upstream": upstream,
             "task": task,
             "params": _params(chosen, params),
@@ -230,6 +231,15 @@ def _choose_api(api: str, given: set[str], model: str | None, task: str | None) 
     if what not in fits[api]:
         raise InvalidRequest(f"api={api!r} takes {' or '.join(f'{name}=' for name in sorted(fits[api]))}, not {what}=")
     return cast("Api", api)
+
+
+def _task_input(value: object) -> JsonValue:
+    """The JSON of models, dataclasses, dates and what else pydantic knows."""
+    try:
+        dumped: JsonValue = to_jsonable_python(value)
+    except PydanticSerializationError as error:
+        raise InvalidRequest(f"input is no JSON, dataclass or pydantic model: {error}") from None
+    return dumped
 
 
 def _prompt(prompt: object) -> str:

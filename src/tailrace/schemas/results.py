@@ -1,9 +1,13 @@
 """The result of a job: its records folded into one object."""
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from tailrace.schemas.positions import Position
 from tailrace.schemas.records import ErrorDetail, Status, Timings
+
+T = TypeVar("T")
 
 
 class _Part(BaseModel):
@@ -49,7 +53,16 @@ class Result(_Part):
     model: str | None = None
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     tags: list[str] = Field(default_factory=list)
+    output: JsonValue = None
+    """What a task returned, as JSON. `output_as` makes its model of it."""
     native: dict[str, JsonValue] | None = None
     """The final response object of an upstream that sends one (Responses)."""
     last: Position
     """The position of the last record before the end."""
+
+    def output_as(self, kind: type[T]) -> T:
+        """What a task returned, as a model of yours (anything that pydantic can validate).
+
+        Raises: pydantic.ValidationError if it is something else.
+        """
+        return TypeAdapter(kind).validate_python(self.output)

@@ -16,18 +16,25 @@ concurrency = 4
 
 [worker]
 max_jobs = 100
+
+[webhooks.billing]                         # told of ended jobs by `tailrace webhooks`
+url = "https://billing.example.com/hooks/tailrace"
+secret_env = "BILLING_WEBHOOK_SECRET"      # the name of a variable that holds whsec_...
+statuses = ["completed", "incomplete"]
 ```
 """
 
 import tomllib
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from tailrace.schemas.errors import InvalidRequest
-from tailrace.schemas.keys import DEFAULT_NAMESPACE, Keys
+from tailrace.schemas.keys import DEFAULT_NAMESPACE, Keys, check_group
+from tailrace.schemas.records import Status
 from tailrace.schemas.requests import RequestLimits
 
 
@@ -77,6 +84,50 @@ class WorkerSettings(_Section):
     """How often the index of open jobs is looked through for what a crash left behind."""
 
 
+class WebhookSettings(_Section):
+    """One receiver of ended jobs. Jobs never name it: whoever may write the configuration says who is told."""
+
+    url: str = Field(repr=False)
+    """https, unless `allow_private`. Not shown by `repr`: its path or query may be a secret."""
+    secret_env: str = Field(min_length=1)
+    """The environment variable with the secret (`whsec_` and base64); several, separated by spaces, while it is rotated."""
+    statuses: tuple[Status, ...] = ()
+    """Only jobs that ended so; empty: all."""
+    tags: tuple[str, ...] = ()
+    """Only jobs with one of these tags; empty: all."""
+    tasks: tuple[str, ...] = ()
+    """Only jobs of these tasks; empty: all."""
+    timeout_s: float = Field(default=15.0, gt=0, le=60)
+    """How long one try may take as a whole."""
+    max_attempts: int = Field(default=9, ge=1, le=100)
+    """After so many tries a message is parked."""
+    first_pause_s: float = Field(default=2.0, gt=0)
+    """Before the second try; four times as long before each further one, give or take a quarter."""
+    longest_pause_s: float = Field(default=3600.0, gt=0)
+    """No pause is longer, whatever the receiver asks for in Retry-After."""
+    concurrency: int = Field(default=16, ge=1, le=1000)
+    """How many messages one process has on their way there, those that wait for their next try included."""
+    allow_private: bool = False
+    """Whether addresses that are not public (loopback, private, link-local ...) and plain http are allowed."""
+
+    @model_validator(mode="after")
+    def _is_target(self) -> "WebhookSettings":
+        try:
+            url = urlsplit(self.url)
+            host, _ = url.hostname, url.port
+        except ValueError:
+            raise ValueError("the url is none") from None
+        if url.scheme != "https" and not (url.scheme == "http" and self.allow_private):
+            raise ValueError("the url must begin with https:// (http:// is for allow_private = true)")
+        if not host or url.username is not None or url.password is not None or url.fragment:
+            raise ValueError("the url must have a host, and neither a user nor a fragment")
+        if not self.url.isascii() or any(character <= " " for character in self.url):
+            raise ValueError("the url must be ASCII without spaces: percent-encode it")
+        if any(not status.ended for status in self.statuses):
+            raise ValueError("statuses must be ends: completed, incomplete, failed, cancelled, expired")
+        return self
+
+
 class Settings(BaseSettings):
     """Everything that can be set. `Settings.load()` reads the environment and the file that `TAILRACE_CONFIG` names."""
 
@@ -87,9 +138,17 @@ class Settings(BaseSettings):
     namespace: str = DEFAULT_NAMESPACE
     queue_capacity: int = Field(default=0, ge=0)
     """The most jobs that may be queued or running; 0 for no limit."""
+    ended_shards: int = Field(default=1, ge=1, le=64)
+    """Over how many streams ended jobs are spread. Raise it for readers before workers; before it is lowered, let all
+    groups read what there is."""
+    ended_kept: int = Field(default=10_000, ge=1)
+    """How many ended jobs a stream keeps for groups that come later."""
+    ended_limit: int = Field(default=100_000, ge=1)
+    """How many it keeps for groups that have not acknowledged them yet. What is dropped beyond that is logged."""
     limits: RequestLimits = Field(default_factory=RequestLimits)
     upstreams: dict[str, UpstreamSettings] = Field(default_factory=dict[str, UpstreamSettings])
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    webhooks: dict[str, WebhookSettings] = Field(default_factory=dict[str, WebhookSettings])
     config: Path | None = None
 
     @field_validator("namespace")
@@ -107,9 +166,21 @@ class Settings(BaseSettings):
                 raise ValueError(f"upstream {name!r} falls back to {upstream.fallback!r}, which is none of: {known}")
         return upstreams
 
+    @field_validator("webhooks")
+    @classmethod
+    def _can_be_groups(cls, webhooks: dict[str, WebhookSettings]) -> dict[str, WebhookSettings]:
+        for name in webhooks:
+            check_group(webhook_group(name))
+        return webhooks
+
     @property
     def keys(self) -> Keys:
-        return Keys(self.namespace)
+        return Keys(
+            self.namespace,
+            ended_shards=self.ended_shards,
+            ended_kept=min(self.ended_kept, self.ended_limit),
+            ended_limit=self.ended_limit,
+        )
 
     def upstream(self, name: str) -> UpstreamSettings | None:
         """The settings of a named upstream; `default` always exists. None if there is none of that name."""
@@ -138,6 +209,11 @@ class Settings(BaseSettings):
             first = error.errors(include_input=False, include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"])
             raise InvalidRequest(f"setting {where!r}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def webhook_group(name: str) -> str:
+    """The group in which a webhook's messages are handed out."""
+    return f"webhook:{name}"
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,9 @@ def message_chunk(piece: Piece) -> JsonObject | None:
     """A piece of a chat model's output as a serialised AIMessageChunk. None if it gives none."""
     match piece:
         case Text(part="text"):
-            more: JsonObject = {} if piece.logprobs is None else {"response_metadata": _logprobs([piece.logprobs])}
+            more: JsonObject = (
+                {} if piece.logprobs is None else {"response_metadata": joined_logprobs([piece.logprobs])}
+            )
             return _chunk(piece.text, **more)
         case Text(part="reasoning"):
             return _chunk(additional_kwargs={"reasoning_content": piece.text})
@@ -29,7 +31,7 @@ def message_chunk(piece: Piece) -> JsonObject | None:
         case Finish():
             return _chunk(response_metadata={"finish_reason": piece.reason})
         case Logprobs():
-            return _chunk(response_metadata=_logprobs([piece.logprobs]))
+            return _chunk(response_metadata=joined_logprobs([piece.logprobs]))
         case Extra():
             return _chunk(additional_kwargs=piece.fields)
         case _:
@@ -75,7 +77,7 @@ def message(choice: Choice, *, model: str | None, usage: JsonObject | None) -> J
         kwargs["refusal"] = choice.refusal
     metadata: JsonObject = {"finish_reason": choice.finish_reason, "model_name": model}
     if choice.logprobs:
-        metadata |= _logprobs(choice.logprobs)
+        metadata |= joined_logprobs(choice.logprobs)
     return {
         "type": "ai",
         "content": choice.text,
@@ -94,7 +96,7 @@ def llm_result(choices: list[Choice]) -> JsonObject:
             "text": choice.text,
             "generation_info": {
                 "finish_reason": choice.finish_reason,
-                "logprobs": _logprobs(choice.logprobs)["logprobs"] if choice.logprobs else None,
+                "logprobs": joined_logprobs(choice.logprobs)["logprobs"] if choice.logprobs else None,
             },
             "type": "Generation",
         }
@@ -140,7 +142,7 @@ def _detail(usage: JsonObject, groups: tuple[str, str], name: str) -> int | None
     return None
 
 
-def _logprobs(pieces: list[JsonValue]) -> JsonObject:
+def joined_logprobs(pieces: list[JsonValue]) -> JsonObject:
     """Log probabilities of several deltas as one object: lists of the same name are joined, bare lists are `content`."""
     joined: JsonObject = {}
     for piece in pieces:

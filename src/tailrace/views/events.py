@@ -21,7 +21,7 @@ from tailrace.schemas import (
     StreamEvent,
     chunk_run,
 )
-from tailrace.views._fields import JsonObject, json_object, number, point, read_end, run_of, string
+from tailrace.views._fields import JsonObject, json_dict, json_object, number, point, read_end, run_of, string
 from tailrace.views._filter import EventFilter, Words
 from tailrace.views._messages import llm_result, message, message_chunk
 from tailrace.views._output import Output
@@ -40,8 +40,8 @@ class EventsView:
 
     - A run's start event is shown once while it stands; later events of the run carry its name, tags and metadata.
     - Chunks are `on_{kind}_stream` events of their run. Text of another choice than 0 has `data["choice"]`.
-    - The root's `on_{kind}_end` or `on_{kind}_error` is made from the job's end. It carries no input: readers never get
-      the prompt.
+    - The root's `on_{kind}_end` or `on_{kind}_error` is made from the job's end; a run that was still going then ends with
+      `on_{kind}_error`. They carry no input: readers never get the prompt.
     - Void records are told by a custom event named REWIND_EVENT for the run: `data["position"]` is the last of it that
       stands, `data["text"]` its text. It passes the filter where the run's own events do, or where its own name does,
       so that nobody who was shown text misses that it is void.
@@ -130,13 +130,26 @@ class EventsView:
             identity = run.identify(said)
             if identity is None:
                 return None
-            return self._shown(run, identity, said.event, said.data, said.position)
+            return self._shown(run, identity, said.event, self._data(run, identity.kind, said), said.position)
         if run.identity is None:
             return None
         data = _stream_data(run.identity.kind, said)
         if data is None:
             return None
         return self._shown(run, run.identity, f"on_{run.identity.kind}_stream", data, entry.position)
+
+    def _data(self, run: Run, kind: str, said: EventRecord) -> JsonObject:
+        """What an event of a run carries; the end of a run whose output is its text carries that."""
+        if said.event != f"on_{kind}_end" or "output" in said.data:
+            return said.data
+        end = EndRecord(
+            status=Status.COMPLETED,
+            last=said.position,
+            ts=said.ts,
+            finish_reason=string(said.data.get("finish_reason")),
+            usage=json_dict(said.data.get("usage")) or None,
+        )
+        return {"output": self._output(kind, run.output(), end)}
 
     def _shown(
         self, run: Run, identity: Identity, event: str, data: JsonObject, position: Position
@@ -201,16 +214,16 @@ class EventsView:
                     events.append(self._rewound(run, before, stands, entry.position))
         if entry.field == END_RECORD:
             self.end = read_end(entry)
-            events.append(self._root_end(self.end))
+            # The last to begin is the first to end: parents after their children.
+            events.extend(self._run_end(run, self.end) for _, run in sorted(self._runs.items(), reverse=True))
         return events
 
-    def _root_end(self, end: EndRecord) -> StreamEvent | None:
-        """The root run's last event. None if it has not started, or its own last event stands in the log."""
-        run = self._runs.get(ROOT)
-        if run is None or run.identity is None or run.ended:
+    def _run_end(self, run: Run, end: EndRecord) -> StreamEvent | None:
+        """The last event of a run whose job is over. None if it has not started, or its own last event stands in the log."""
+        if run.identity is None or run.ended:
             return None
         kind, phase = run.identity.kind, "end"
-        if end.status in (Status.COMPLETED, Status.INCOMPLETE):
+        if run.number == ROOT and end.status in (Status.COMPLETED, Status.INCOMPLETE):
             data: JsonObject = {"output": self._output(kind, run.output(), end)}
         else:
             phase = "error"
@@ -244,6 +257,8 @@ def _stream_data(kind: str, piece: Piece) -> JsonObject | None:
 
 
 def _error(end: EndRecord) -> ErrorDetail:
+    if end.status in (Status.COMPLETED, Status.INCOMPLETE):
+        return ErrorDetail(type="abandoned", message="the job ended without it")
     if end.status is Status.FAILED:
         return end.error or ErrorDetail(type="failed", message="the job failed")
     reason = end.error.message if end.error else _ENDED.get(end.status, f"the job ended as {end.status.value}")

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Never
 
+from pydantic import JsonValue
+
 from tailrace.schemas import CHUNK, ROOT, EndRecord, Entry, Position, Result, Status
-from tailrace.views._fields import JsonObject, json_dict, json_object, number, read_end, string, strings
+from tailrace.views._fields import JsonObject, json_dict, json_object, number, read_end, run_of, string, strings
 from tailrace.views._output import output_of
-from tailrace.views._standing import DELTA, END_RECORD, JOB, REWIND, STANDS_AT, Cursor, drop_after, standing
+from tailrace.views._standing import DELTA, END_RECORD, EVENT, JOB, REWIND, STANDS_AT, Cursor, drop_after, standing
 
 _KEPT = frozenset({CHUNK, DELTA, REWIND})
 
@@ -30,7 +32,7 @@ class ResultView:
     def feed(self, entries: Sequence[Entry], *, show: bool = True) -> list[Never]:  # noqa: ARG002 - the View protocol's
         for entry in entries:
             kind = entry.field
-            if kind in _KEPT:
+            if kind in _KEPT or (kind == EVENT and self._job.get("api") == "task"):
                 self._kept.append(entry)
             elif kind in STANDS_AT:
                 fields = json_object(entry.value)
@@ -64,9 +66,20 @@ class ResultView:
             model=string(self._job.get("model")),
             metadata=json_dict(self._job.get("metadata")),
             tags=strings(self._job.get("tags")),
+            output=self._returned() if end else None,
             native=output.native,
             last=end.last if end else self._cursor.at,
         )
+
+    def _returned(self) -> JsonValue:
+        """What a task has returned: its root run's end says it."""
+        for entry in reversed(self._kept):
+            if entry.field == EVENT:
+                fields = json_object(entry.value)
+                if run_of(fields) == ROOT and fields.get("event") == "on_chain_end":
+                    data = fields.get("data")
+                    return data.get("output") if isinstance(data, dict) else None
+        return None
 
 
 def result_of(job_id: str, entries: Sequence[Entry]) -> Result:

@@ -13,14 +13,17 @@ from redis import Redis as BlockingRedis
 
 from tailrace.joblog import Broker, connected
 from tailrace.joblog.tasks import running
-from tailrace.queue import CancelReason, Claimed, Control
+from tailrace.queue import CancelReason, Claimed, Control, offer
 from tailrace.queue.leased import LeasedWorker
 from tailrace.schemas import END, InvalidRequest, Settings, TailraceError
+from tailrace.tasks import App, Jobs
 from tailrace.worker.checkup import LONGEST_WAIT_MS
+from tailrace.worker.quarantine import Quarantine
 from tailrace.worker.registry import WorkerCard, announce, take_leave
 from tailrace.worker.relay import Relay
 from tailrace.worker.run import Run
 from tailrace.worker.sweep import sweep_for_ever
+from tailrace.worker.tools import Tools
 from tailrace.worker.upstreams import Upstreams
 
 logger = logging.getLogger(__name__)
@@ -40,17 +43,22 @@ class Worker:
         self,
         settings: Settings,
         *,
+        app: App | None = None,
+        jobs: Jobs | None = None,
         broker: Broker | None = None,
         name: str | None = None,
         renewal_client: Callable[[], BlockingRedis] | None = None,
     ) -> None:
-        """`broker`: one of the caller's, left open; else one for `settings.redis_url`. `renewal_client` makes a blocking
-        client of the same server, where it cannot be derived from the broker's."""
+        """`app`: its tasks. `jobs`: a client for the tasks that submit other jobs (`tailrace.client.jobs`). `broker`: one of
+        the caller's, left open; else one for `settings.redis_url`. `renewal_client` makes a blocking client of the same
+        server, where it cannot be derived from the broker's."""
+        self._app, self._jobs = app or App(), jobs
         self._renewal_client = renewal_client
         self.settings = settings
         self.name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._given = broker
         self._stack = AsyncExitStack()
+        self._quarantine = Quarantine()
 
     async def __aenter__(self) -> Self:
         settings, keys = self.settings, self.settings.keys
@@ -59,7 +67,8 @@ class Worker:
             if broker is None:
                 broker = await stack.enter_async_context(connected(_url(settings)))
             self._broker: Broker = broker
-            self._upstreams = await stack.enter_async_context(Upstreams(settings))
+            upstreams = await stack.enter_async_context(Upstreams(settings))
+            self._tools = Tools(upstreams, self._app, self._jobs, settings.limits)
             self._relay = await stack.enter_async_context(Relay(self._broker, keys, worker=self.name))
             self._queue = await stack.enter_async_context(
                 LeasedWorker(
@@ -76,7 +85,13 @@ class Worker:
                 Control(self._on_word, keys=keys, redis=self._broker.redis, worker_name=self.name)
             )
             longest_wait_ms = max(LONGEST_WAIT_MS, int(settings.worker.lease_s * 2000))
-            sweep = sweep_for_ever(self._broker, keys, every_s=settings.worker.sweep_s, longest_wait_ms=longest_wait_ms)
+            sweep = sweep_for_ever(
+                self._broker,
+                keys,
+                every_s=settings.worker.sweep_s,
+                longest_wait_ms=longest_wait_ms,
+                jobs=self._jobs,
+            )
             stack.push_async_callback(self._take_leave)
             await stack.enter_async_context(running(sweep, self._watch(), self._announce()))
             self._stack = stack.pop_all()
@@ -100,8 +115,9 @@ class Worker:
             broker=self._broker,
             keys=self.settings.keys,
             relay=self._relay,
-            upstreams=self._upstreams,
+            tools=self._tools,
             settings=self.settings.worker,
+            quarantine=self._quarantine,
         ).carry_out()
 
     def _on_word(self, word: str, job_id: str) -> None:
@@ -122,6 +138,7 @@ class Worker:
             # For people: the sweep beside it says what is wrong with the server.
             with suppress(TailraceError):
                 await announce(self._broker, self.settings.keys, card, counts_s=every_s * _ANNOUNCEMENTS_MISSED)
+                await offer(self._broker, self.settings.keys, self._app.cards())
             await asyncio.sleep(every_s)
 
     async def _take_leave(self) -> None:

@@ -8,8 +8,10 @@ from typing import Any, Final
 from tailrace.joblog import Broker, Cursor, read_log
 from tailrace.schemas import (
     RETRY_EVENT,
+    ROOT,
     START,
     Entry,
+    ErrorDetail,
     HistoryLost,
     JobNotFound,
     JobRecord,
@@ -28,9 +30,18 @@ _ROOT_RUN: Final = {
 }
 
 
-_DIED: Final = " died with it"
 #: An error tells of so many attempts.
 _TOLD: Final = 20
+
+
+@dataclass(slots=True)
+class _Fate:
+    """What became of an attempt."""
+
+    number: int
+    worker: str
+    word: str | None = None
+    """The last that it said; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +69,30 @@ class Job:
 
     def died(self) -> str:
         """What became of the attempts so far, for people: one that left no word died with its worker."""
-        told: list[str] = []
-        for line in self.memory.lines:
-            fields: Any = json.loads(line.text) if line.field in ("attempt", "event") else {}
-            if line.field == "attempt":
-                number, worker = int(fields.get("attempt", 0)), str(fields.get("worker", "?"))
-                if fields.get("replay"):
-                    continue
-                told.append(f"attempt {number} by worker {worker!r}{_DIED}")
-            elif fields.get("name") == RETRY_EVENT and told:
-                data = fields.get("data", {})
-                why = data.get("error", {}).get("type", "failed") if data.get("counted", True) else "handed back"
-                told[-1] = f"{told[-1].removesuffix(_DIED)}: {why}"
+        told = [
+            f"attempt {fate.number} by worker {fate.worker!r}" + (f": {fate.word}" if fate.word else " died with it")
+            for fate in self._fates()
+        ]
         if len(told) > _TOLD:
             told[: len(told) - _TOLD] = ["..."]
         return "; ".join(told)
+
+    def deaths(self) -> int:
+        """How many of the attempts left no word: their workers died, or were taken for dead."""
+        return sum(fate.word is None for fate in self._fates())
+
+    def _fates(self) -> list[_Fate]:
+        fates: list[_Fate] = []
+        for line in self.memory.lines:
+            fields: Any = json.loads(line.text) if line.field in ("attempt", "event") else {}
+            if line.field == "attempt":
+                if not fields.get("replay"):
+                    fates.append(_Fate(int(fields.get("attempt", 0)), str(fields.get("worker", "?"))))
+            elif fields.get("name") == RETRY_EVENT and line.run == ROOT and fates:  # a step's is none of the attempt's
+                data = fields.get("data", {})
+                counted = data.get("counted", True)
+                fates[-1].word = data.get("error", {}).get("type", "failed") if counted else "handed back"
+        return fates
 
     def start_line(self) -> Line | None:
         """The root run's start event, if it stands."""
@@ -88,11 +108,11 @@ class Job:
 
 
 class RequestLost(Exception):  # a finding, not a fault of ours
-    """The log is there, the request is not: the server has evicted it."""
+    """The log is there, the request is not, or not one that this worker can read: `detail` says it to readers."""
 
-    def __init__(self, incarnation: str) -> None:
-        super().__init__(incarnation)
-        self.incarnation = incarnation
+    def __init__(self, incarnation: str, detail: ErrorDetail) -> None:
+        super().__init__(detail.type)
+        self.incarnation, self.detail = incarnation, detail
 
 
 async def load(broker: Broker, keys: Keys, job_id: str) -> Job:
@@ -111,12 +131,18 @@ async def load(broker: Broker, keys: Keys, job_id: str) -> Job:
     if not isinstance(record, JobRecord):
         raise HistoryLost(job_id, after=START, until=entries[0].position)
     if not isinstance(stored, bytes):
-        raise RequestLost(record.incarnation)
-    fields: Any = json.loads(stored)
+        message = "the server no longer has the job's request: does it evict keys (maxmemory-policy)?"
+        raise RequestLost(record.incarnation, ErrorDetail(type="request_lost", message=message, retryable=True))
+    try:
+        request = JobRequest.model_validate(json.loads(stored)["request"])
+    except (ValueError, TypeError, LookupError, RecursionError):
+        # Not the error's own words: they quote the request.
+        message = "this worker cannot read the job's request: was it written by a later version, or by hand?"
+        raise RequestLost(record.incarnation, ErrorDetail(type="request_unreadable", message=message)) from None
     return Job(
         job_id=job_id,
         record=record,
-        request=JobRequest.model_validate(fields["request"]),
+        request=request,
         memory=Memory(entries),
         ended=ended,
         now_ms=int(time[0]) * 1000 + int(time[1]) / 1000,

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from tailrace.schemas import CHUNK, ROOT, Entry, Position, chunk_run
+from tailrace.schemas import ROOT, Entry, Position, chunk_field, chunk_run, parse_position
 
 
 @dataclass(eq=False, slots=True)
@@ -32,9 +32,9 @@ class Line:
         return int(json.loads(self.text).get("run", ROOT)) if run is None else run
 
 
-def chunk(text: str) -> Line:
-    """Output text of the root run."""
-    return Line(CHUNK, text)
+def chunk(text: str, run: int = ROOT) -> Line:
+    """Output text of a run."""
+    return Line(chunk_field(run), text)
 
 
 def rewind(target: Line, run: int = ROOT) -> Line:
@@ -59,6 +59,12 @@ class Memory:
                 line.target = known[json.loads(entry.value)["to"]]
             known[entry.position] = line
             self.lines.append(line)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last line."""
+        position = self.lines[-1].position if self.lines else None
+        return 0 if position is None else parse_position(position)[0]
 
     def add(self, line: Line) -> None:
         self.lines.append(line)

@@ -8,6 +8,7 @@ when its answer was lost, and never lands twice or behind a newer attempt.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final, Self
 
 from redis.exceptions import NoScriptError
@@ -53,6 +54,8 @@ APPEND_RECORDS: Final = 500
 #: A writer with this many characters not yet acknowledged holds its source back.
 WAITING_CHARACTERS: Final = 256 * 1024
 _PAUSES_S: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+#: Somebody may claim a log between our reading and our claim; not time and again.
+_CLAIM_TRIES: Final = 3
 #: A server that went back is told once: the writers find out one after the other, within their pauses.
 _WENT_BACK_S: Final = 10.0
 
@@ -218,7 +221,7 @@ class Relay:
 
         Raises: LogRefusal, BrokerUnavailable, BrokerUnsuitable.
         """
-        claimed = await self._claim(job_id, incarnation, attempt)
+        claimed = await self._claim_afresh(job_id, incarnation, attempt, memory)
         lost = memory.go_back(claimed.after)
         if lost is None:
             # Somebody wrote between our reading and our claim. From here on nobody else does: read again.
@@ -232,14 +235,27 @@ class Relay:
             await writer.flushed()
         return writer
 
+    async def _claim_afresh(self, job_id: str, incarnation: str, attempt: int, memory: Memory) -> Claim:
+        """Claim for a new attempt: over whoever wrote there until now, whom the queue takes for dead.
+
+        Raises: LogRefusal, BrokerUnavailable, BrokerUnsuitable.
+        """
+        for _ in range(_CLAIM_TRIES):
+            with suppress(Fenced):
+                return await self._claim(job_id, incarnation, attempt, memory.epoch)
+            memory.know(await self._read(job_id))
+        raise Fenced
+
     async def _before(self, job_id: str, claimed: Claim) -> list[Entry]:
         """The log up to a claim of ours. Raises: Gone, BrokerUnavailable."""
+        claim_order = parse_position(claimed.position)
+        return [entry for entry in await self._read(job_id) if parse_position(entry.position) < claim_order]
+
+    async def _read(self, job_id: str) -> list[Entry]:
         try:
-            entries = [entry async for page in read_log(self._broker, self._keys, job_id) for entry in page]
+            return [entry async for page in read_log(self._broker, self._keys, job_id) for entry in page]
         except JobNotFound:
             raise Gone from None
-        claim_order = parse_position(claimed.position)
-        return [entry for entry in entries if parse_position(entry.position) < claim_order]
 
     def mark(self, writer: LogWriter) -> None:
         """This writer has something to send."""
@@ -259,7 +275,9 @@ class Relay:
     async def seal(self, writer: LogWriter, end: End) -> Ending:
         return await seal(self._broker, self._keys, writer.job_id, end, top=writer.top, incarnation=writer.incarnation)
 
-    async def _claim(self, job_id: str, incarnation: str, attempt: int, own_epoch: int | None = None) -> Claim:
+    async def _claim(
+        self, job_id: str, incarnation: str, attempt: int, known_epoch: int, *, replay: bool = False
+    ) -> Claim:
         return await claim(
             self._broker,
             self._keys,
@@ -267,8 +285,8 @@ class Relay:
             incarnation=incarnation,
             attempt=attempt,
             worker=self._worker,
-            own_epoch=own_epoch or 0,
-            replay=own_epoch is not None,
+            known_epoch=known_epoch,
+            replay=replay,
         )
 
     async def _flush_for_ever(self) -> None:
@@ -362,7 +380,7 @@ class Relay:
 
     async def _reclaim(self, writer: LogWriter) -> None:
         try:
-            claimed = await self._claim(writer.job_id, writer.incarnation, writer.attempt, writer.epoch)
+            claimed = await self._claim(writer.job_id, writer.incarnation, writer.attempt, writer.epoch, replay=True)
         except LogRefusal as refusal:
             writer.refuse(refusal)
         else:

@@ -2,11 +2,14 @@
 
 import asyncio
 import json
-from typing import Final
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
 
 from tailrace.joblog import Broker, End, Gone, encode_snapshot, hand_off, read_log, seal, store_snapshot
 from tailrace.queue import IN_PROGRESS_PREFIX, RETRY_PREFIX, payload_key
-from tailrace.schemas import Entry, ErrorDetail, JobNotFound, Keys, Status
+from tailrace.schemas import Entry, ErrorDetail, JobNotFound, JsonObject, Keys, Status
+from tailrace.tasks import Jobs
 from tailrace.worker.sweep_scripts import LEAVE
 
 #: Above this, compressing is left to a thread: 1 MiB takes some 30 ms, which a thousand streams would feel.
@@ -15,8 +18,10 @@ _THREAD_CHARACTERS: Final = 64 * 1024
 _TTL_MS: Final = 3_600_000
 
 
-async def settle(broker: Broker, keys: Keys, job_id: str) -> bool:
+async def settle(broker: Broker, keys: Keys, job_id: str, *, jobs: Jobs | None = None) -> bool:
     """Store the snapshot of a job that has ended and hand it off. False if it has not ended, or not any more.
+
+    `jobs` ends the jobs that it had submitted and that nobody awaits any more.
 
     Raises: BrokerUnavailable, BrokerUnsuitable.
     """
@@ -28,17 +33,47 @@ async def settle(broker: Broker, keys: Keys, job_id: str) -> bool:
         return await leave(broker, keys, job_id, deleted=True)
     if entries[-1].field != "end":
         return False
-    status = Status(json.loads(entries[-1].value)["status"])
+    end = json.loads(entries[-1].value)
+    status = Status(end["status"])
     if entries[0].field != "job":  # trimmed from outside: there is no whole to keep
         return await hand_off(broker, keys, job_id, status, ttl_ms=_TTL_MS, trimmed=True)
     job = json.loads(entries[0].value)
+    if jobs is not None and job.get("api") == "task" and status is not Status.COMPLETED:
+        for child_id in open_children(entries):
+            with suppress(JobNotFound):
+                await jobs.cancel(child_id)
     if sum(len(entry.value) for entry in entries) > _THREAD_CHARACTERS:
         blob = await asyncio.to_thread(encode_snapshot, entries)
     else:
         blob = encode_snapshot(entries)
-    incarnation, end = str(job["incarnation"]), entries[-1].value
-    await store_snapshot(broker, keys, job_id, incarnation=incarnation, blob=blob, end=end)
-    return await hand_off(broker, keys, job_id, status, ttl_ms=int(job["retention_ms"]))
+    incarnation = str(job["incarnation"])
+    await store_snapshot(broker, keys, job_id, incarnation=incarnation, blob=blob, end=entries[-1].value)
+    return await hand_off(broker, keys, job_id, status, ttl_ms=int(job["retention_ms"]), told=_told(job, end))
+
+
+def _told(job: JsonObject, end: JsonObject) -> dict[str, str]:
+    """What those who wait for ends can choose by without reading the job: nothing that readers may not know."""
+    told = {"incarnation": str(job["incarnation"]), "at": str(end.get("ts", 0))}
+    if job.get("task"):
+        told["task"] = str(job["task"])
+    if job.get("tags"):
+        told["tags"] = json.dumps(job["tags"], ensure_ascii=False, separators=(",", ":"))
+    return told
+
+
+def open_children(entries: Sequence[Entry]) -> list[str]:
+    """The ids of the jobs that a task had submitted, as far as it knew without their ends."""
+    children: dict[int, str] = {}
+    for entry in entries:
+        if entry.field != "event":
+            continue
+        fields: Any = json.loads(entry.value)
+        run, event, child_id = fields.get("run"), str(fields.get("event")), fields.get("data", {}).get("job_id")
+        if event == "on_chain_start" and isinstance(child_id, str):
+            children[run] = child_id
+        elif event in ("on_chain_end", "on_chain_error"):
+            children.pop(run, None)
+    return list(children.values())
 
 
 async def leave(broker: Broker, keys: Keys, job_id: str, *, deleted: bool = False) -> bool:

@@ -8,16 +8,17 @@ cut record, then all that follows. One rule for every kind of record. Pure: no I
 import json
 from collections.abc import Sequence
 
-from tailrace.schemas import CHUNK
+from tailrace.schemas import ROOT, chunk_field
 from tailrace.worker.memory import Line, chunk, rewind
 
 
 class Splice:
-    """Compares what is generated with what stands, and says what to write."""
+    """Compares what a run generates with what stands of it, and says what to write."""
 
-    def __init__(self, stands: Sequence[Line], *, base: Line) -> None:
+    def __init__(self, stands: Sequence[Line], *, base: Line, run: int = ROOT) -> None:
         """`stands`: the output that stands, in order. `base`: the line before it, to rewind to if its first differs."""
-        self._stands, self._base = stands, base
+        self._stands, self._base, self._run = stands, base, run
+        self._text = chunk_field(run)
         self._at = 0
         #: How many characters of the chunk at `_at` have been generated again.
         self._offset = 0
@@ -32,7 +33,7 @@ class Splice:
         """What to write for this piece of the new output."""
         if not self.silent:
             return [line]
-        if line.field != CHUNK:
+        if line.field != self._text:
             stands = self._stands[self._at]
             if not self._offset and stands.field == line.field and json.loads(stands.text) == json.loads(line.text):
                 self._at += 1
@@ -41,8 +42,8 @@ class Splice:
         text = line.text
         while text and self._at < len(self._stands):
             stands = self._stands[self._at]
-            if stands.field != CHUNK:
-                return [*self._part(), chunk(text)]
+            if stands.field != self._text:
+                return [*self._part(), chunk(text, self._run)]
             rest = stands.text[self._offset :]
             common = _common(rest, text)
             self._offset += common
@@ -50,8 +51,8 @@ class Splice:
             if common == len(rest):
                 self._at, self._offset = self._at + 1, 0
             elif text:
-                return [*self._part(), chunk(text)]
-        return [chunk(text)] if text else []
+                return [*self._part(), chunk(text, self._run)]
+        return [chunk(text, self._run)] if text else []
 
     def close(self) -> list[Line]:
         """What to write when the new output is over: a rewind if it is shorter than what stands."""
@@ -62,7 +63,7 @@ class Splice:
         self._parted = True
         cut = self._stands[self._at].text[: self._offset] if self._offset else ""
         boundary = self._stands[self._at - 1] if self._at else self._base
-        return [rewind(boundary), *([chunk(cut)] if cut else [])]
+        return [rewind(boundary, self._run), *([chunk(cut, self._run)] if cut else [])]
 
 
 def _common(one: str, other: str) -> int:

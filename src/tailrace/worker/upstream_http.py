@@ -16,9 +16,9 @@ from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import httpx2
-from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, DefaultAioHttpClient, Timeout
 from pydantic_core import from_json
 
+from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, DefaultAioHttpClient, Timeout
 from tailrace.schemas import UpstreamSettings
 from tailrace.worker.sources.errors import Phase, UpstreamError, describe, status_retryable
 
@@ -230,7 +230,14 @@ def _status_error(error: APIStatusError, *, name: str, settings: UpstreamSetting
             else "it was asked without a key: set api_key_env to the name of the variable that holds one"
         )
         text = f"upstream {name!r} refused the request's credentials ({status}); {cure}{told}"
-        return UpstreamError("upstream_auth", text, phase="request", code=code or str(status), retries_taken=retries)
+        return UpstreamError(
+            "upstream_auth",
+            text,
+            phase="request",
+            code=code or str(status),
+            http_status=status,
+            retries_taken=retries,
+        )
     if 300 <= status < 400:
         told = ": it redirects to another URL, which is not followed; set base_url to where the service is"
     return UpstreamError(
@@ -238,6 +245,7 @@ def _status_error(error: APIStatusError, *, name: str, settings: UpstreamSetting
         f"upstream {name!r} answered {status}{told}",
         phase="request",
         code=code or str(status),
+        http_status=status,
         retryable=status_retryable(status),
         retries_taken=retries,
     )

@@ -53,11 +53,12 @@ class UpstreamError(Exception):
         *,
         phase: Phase = "stream",
         code: str | None = None,
+        http_status: int | None = None,
         retryable: bool = False,
         retries_taken: int = 0,
     ) -> None:
         super().__init__(f"{fault}: {message}")
-        self.detail = ErrorDetail(type=fault, message=message, code=code, retryable=retryable)
+        self.detail = ErrorDetail(type=fault, message=message, code=code, http_status=http_status, retryable=retryable)
         self.phase: Phase = phase
         self.retries_taken = retries_taken
 

@@ -1,0 +1,57 @@
+"""What every command that serves has: a loop, its signals, its log, a look at the server first."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+from tailrace.joblog import connected
+from tailrace.joblog.suitability import require_suitable
+from tailrace.schemas import Settings
+
+logger = logging.getLogger("tailrace.worker")
+
+T = TypeVar("T")
+
+
+def log_to_stderr() -> None:
+    """Our own lines at INFO; of the libraries only what is wrong."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    for chatty in ("arq", "httpx", "httpx2", "openai", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def run_loop(main: Coroutine[Any, Any, T]) -> T:
+    """Run it to its end, on uvloop where that is installed."""
+    make: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if find_spec("uvloop") is not None:
+        make = import_module("uvloop").new_event_loop
+    with asyncio.Runner(loop_factory=make) as runner:
+        return runner.run(main)
+
+
+async def require_server(settings: Settings) -> None:
+    """Raises: BrokerUnavailable, BrokerUnsuitable with its cure."""
+    async with connected(settings.redis_url or "") as broker:
+        for finding in await require_suitable(broker.redis, settings.keys):
+            if finding.level == "warning":
+                logger.warning("Redis: %s (%s)", finding.what, finding.cure)
+
+
+@contextmanager
+def on_signals(stop: Callable[[signal.Signals], None]) -> Generator[None]:
+    """SIGTERM and SIGINT call `stop`, in the loop, for as long as the block lasts."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

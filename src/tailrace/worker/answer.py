@@ -1,0 +1,88 @@
+"""One answer of an upstream into one run of a job: generated, compared with what stands of it, written.
+
+A prompt job is one of these; a task has one for each of its calls of a model.
+"""
+
+import json
+import time
+from collections.abc import AsyncGenerator, Sequence
+
+from tailrace.schemas import ROOT, JobRequest, OnRestart, OpenPart
+from tailrace.worker.memory import Line
+from tailrace.worker.recorder import Recorder
+from tailrace.worker.sources import Outcome, UpstreamError
+from tailrace.worker.splice import Splice
+from tailrace.worker.upstreams import Upstreams
+
+
+class Answer:
+    """Asks until it is told the whole answer, at most once at a time: `pieces()` is one try.
+
+    The openai package's retries of the request phase and tries of ours never multiply: `retries_left` is one budget.
+    """
+
+    def __init__(
+        self,
+        request: JobRequest,
+        *,
+        recorder: Recorder,
+        upstreams: Upstreams,
+        base: Line,
+        run: int = ROOT,
+        on_restart: OnRestart = "splice",
+        retries_left: int = 2,
+    ) -> None:
+        """`base`: the run's start, to rewind to."""
+        self._request, self._recorder, self._upstreams = request, recorder, upstreams
+        self._base, self._run, self._on_restart = base, run, on_restart
+        self.retries_left = retries_left
+        self.first_s: float | None = None
+        """From the beginning of the last try to its first text."""
+        self.continued = False
+        """Whether the last try went on from what stands, instead of beginning anew."""
+        self.outcome: Outcome | None = None
+
+    async def pieces(self, stands: Sequence[Line]) -> AsyncGenerator[list[Line]]:
+        """What the upstream says, as lines, once what of it does not stand is given to the writer; then `outcome` is known.
+
+        `stands`: the run's output that stands. Raises: UpstreamError, OutputLimit, LogRefusal.
+        """
+        recorder, run = self._recorder, self._run
+        began = time.monotonic()
+        go_on_from = _plain_text(stands) if self._on_restart == "continue" else None
+        asked = self._upstreams.open(self._request, continue_from=go_on_from or None, max_retries=self.retries_left)
+        try:
+            async with asked as stream:
+                self.retries_left = max(0, self.retries_left - stream.retries_taken)
+                self.continued = stream.continued
+                if stream.continued:
+                    for line in stands:
+                        recorder.said(line.text)
+                splice = Splice([] if stream.continued else stands, base=self._base, run=run)
+                async for items in stream:
+                    lines: list[Line] = []
+                    for item in items:
+                        if self.first_s is None and isinstance(item, str):
+                            self.first_s = time.monotonic() - began
+                        line = recorder.item(item, run)
+                        lines.append(line)
+                        recorder.write(*splice.feed(line))
+                    await recorder.writer.ready()
+                    yield lines
+                self.outcome = stream.outcome
+        except UpstreamError as error:
+            if error.phase == "request":
+                self.retries_left = 0  # the openai package has used them up
+            raise
+        recorder.write(*splice.close())
+
+
+def _plain_text(stands: Sequence[Line]) -> str | None:
+    """The text that stands, if there is nothing but text of the answer."""
+    text: list[str] = []
+    for line in stands:
+        if line.field != "delta":
+            text.append(line.text)
+        elif json.loads(line.text)["delta"] != OpenPart().model_dump(mode="json", exclude_none=True):
+            return None
+    return "".join(text)
