@@ -42,12 +42,21 @@ def test_two_namespaces_or_two_jobs_share_no_key(one: str, other: str, job: str,
         }
 
     def common(keys: Keys) -> set[str]:
-        return {keys.open, keys.ended, keys.queue, keys.wake}
+        return {keys.open, *keys.ended_streams, keys.parked("group"), keys.queue, keys.wake}
 
     if one != other:
-        assert not (names(Keys(one), job) | common(Keys(one))) & (names(Keys(other), job) | common(Keys(other)))
+        ours, theirs = Keys(one, ended_shards=3), Keys(other, ended_shards=2)
+        assert not (names(ours, job) | common(ours)) & (names(theirs, job) | common(theirs))
     if job != other_job:
         assert not names(Keys(one), job) & names(Keys(one), other_job)
+
+
+@given(job_ids, st.integers(1, 64))
+def test_a_jobs_end_goes_to_one_of_the_streams_that_groups_read(job_id: str, shards: int) -> None:
+    keys = Keys("tailrace", ended_shards=shards)
+    assert keys.ended_of(job_id) in keys.ended_streams
+    assert len(set(keys.ended_streams)) == shards
+    assert keys.ended_streams[0] == Keys("tailrace").ended_of(job_id) == "tailrace:ended"
 
 
 @given(namespaces, job_ids)

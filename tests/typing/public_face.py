@@ -7,15 +7,18 @@ from typing import assert_type
 from tailrace import (
     END,
     START,
+    AsyncEnded,
     AsyncJob,
     AsyncTailrace,
     Chunk,
+    Ended,
     ErrorDetail,
     HistoryLost,
     Job,
     JobEnded,
     JobFailed,
     JobNotFound,
+    Parked,
     Position,
     PositionLost,
     Record,
@@ -57,6 +60,17 @@ def blocking() -> None:
         job.delete()
         assert_type(tailrace.job("id"), Job)
         assert_type(tailrace.submit_many(["hi", {"prompt": "ho", "model": "m"}]), list[Job])
+        assert_type(tailrace.ended("indexer"), Generator[Ended, None, None])
+        for ended in tailrace.ended(group="indexer", filter=lambda one: one.deliveries < 3, statuses=["failed"]):
+            assert_type(ended, Ended)
+            assert_type(ended.job_id, str)
+            assert_type(ended.status, Status)
+            assert_type(ended.tags, tuple[str, ...])
+            assert_type(ended.result(), Result)
+            assert_type(ended.hold(), bool)
+            ended.ack()
+        assert_type(tailrace.parked("indexer"), list[Parked])
+        assert_type(tailrace.unpark("indexer", ["id"]), int)
 
 
 async def in_async_code() -> None:
@@ -92,6 +106,25 @@ async def in_async_code() -> None:
         assert_type(await job.cancel(), Status)
         assert_type(tailrace.job("id"), AsyncJob)
         assert_type(await tailrace.submit_many(["hi"]), list[AsyncJob])
+        assert_type(tailrace.ended("indexer"), AsyncGenerator[AsyncEnded, None])
+        async for ended in tailrace.ended(
+            "indexer",
+            begin="now",
+            consumer="c",
+            takeover=timedelta(minutes=1),
+            max_deliveries=3,
+            tags=["a"],
+            tasks=["t"],
+        ):
+            assert_type(ended, AsyncEnded)
+            assert_type(ended.deliveries, int)
+            assert_type(await ended.result(), Result)
+            assert_type(await ended.hold(), bool)
+            await ended.release()
+            await ended.park("why")
+            await ended.ack()
+        assert_type(await tailrace.parked("indexer"), list[Parked])
+        assert_type(await tailrace.unpark("indexer"), int)
 
 
 def errors(error: Exception) -> None:

@@ -53,6 +53,11 @@ def test_an_instance_fits_its_schema(schema: dict[str, Any]) -> None:
     jsonschema.validate(instance_of(schema, "for 7 days in Rome"), schema)
 
 
+def test_a_text_is_what_the_prompt_quotes_else_its_last_word() -> None:
+    assert instance_of({"type": "string"}, "a customer named '你好 集团' (it's a group)") == "你好 集团"
+    assert instance_of({"type": "string"}, "it isn't a customer's name") == "name"
+
+
 def test_a_schema_that_refers_to_itself_ends() -> None:
     node: dict[str, Any] = {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}
     assert instance_of({"$defs": {"node": node}, "$ref": "#/$defs/node"})["next"]

@@ -246,6 +246,7 @@ class AsyncTailrace:
         delay: Duration | None = None,
         on_restart: OnRestart = "splice",
         max_attempts: int = 3,
+        then: str | None = None,
         **params: Any,
     ) -> AsyncJob:
         """Store and queue a job; `params` go into the upstream's request body as they are.
@@ -268,6 +269,7 @@ class AsyncTailrace:
             delay=delay,
             on_restart=on_restart,
             max_attempts=max_attempts,
+            then=then,
             limits=self._limits(),
             **params,
         )

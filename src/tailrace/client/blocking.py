@@ -181,6 +181,7 @@ class Tailrace:
         delay: Duration | None = None,
         on_restart: OnRestart = "splice",
         max_attempts: int = 3,
+        then: str | None = None,
         **params: Any,
     ) -> Job:
         """Store and queue a job; `params` go into the upstream's request body as they are.
@@ -205,6 +206,7 @@ class Tailrace:
                 delay=delay,
                 on_restart=on_restart,
                 max_attempts=max_attempts,
+                then=then,
                 **params,
             )
         )

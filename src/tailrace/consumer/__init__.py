@@ -1,8 +1,23 @@
-"""Following jobs: any number of them over one connection of a process.
+"""Following jobs, any number of them over one connection of a process; and the hand-off of those that have ended.
 
-Imports schemas and joblog; knows nothing of producers and workers.
+Imports schemas, joblog, views and, of the queue, how an outage is told; knows nothing of producers and workers. Webhooks
+are in `consumer.webhooks`, which needs packages of its own.
 """
 
+from tailrace.consumer.ended import AsyncEnded
+from tailrace.consumer.group import MAX_DELIVERIES, TAKEOVER_S, Begin, Choice, GroupReader
+from tailrace.consumer.parking import Parked, parked, unpark
 from tailrace.consumer.reading import Consumer
 
-__all__ = ["Consumer"]
+__all__ = [
+    "MAX_DELIVERIES",
+    "TAKEOVER_S",
+    "AsyncEnded",
+    "Begin",
+    "Choice",
+    "Consumer",
+    "GroupReader",
+    "Parked",
+    "parked",
+    "unpark",
+]

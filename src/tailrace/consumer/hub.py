@@ -10,7 +10,7 @@ import random
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
 from redis.exceptions import RedisError
 
@@ -190,15 +190,7 @@ class Hub:
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # pacing, no secret
 
     async def _connect(self) -> None:
-        pool = cast("Any", self._broker.redis.connection_pool)
-        # RESP2, whatever the client speaks: with RESP3 publications are pushes, which redis-py hands out another way.
-        options = {name: value for name, value in pool.connection_kwargs.items() if "maint_notifications" not in name}
-        connection = pool.connection_class(**{**options, "protocol": 2, "decode_responses": False})
-        try:
-            await connection.connect()
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
+        connection = await self._broker.own_connection()
         # Known before the first await that follows: who subscribes meanwhile must find it.
         self._connection = connection
         self._to_say.clear()

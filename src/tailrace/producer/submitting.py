@@ -116,6 +116,7 @@ class Producer:
             api=request.api,
             model=request.model,
             task=request.task,
+            then=request.then,
             max_attempts=request.max_attempts,
             on_restart=request.on_restart,
             metadata=request.metadata,

@@ -33,6 +33,7 @@ from tailrace.schemas.keys import (
     Keys,
     check_group,
     check_job_id,
+    follow_up_id,
 )
 from tailrace.schemas.positions import (
     END,
@@ -178,6 +179,7 @@ __all__ = [
     "chunk_run",
     "completions_only",
     "decode",
+    "follow_up_id",
     "parse_position",
     "position",
     "seconds",

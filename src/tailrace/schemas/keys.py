@@ -22,6 +22,7 @@ pub/sub knows no database numbers. No other module spells a key.
 | `arq:retry:<ns>:<job>`, ...  | string  | arq's own, short                                                   |
 """
 
+import hashlib
 import re
 import zlib
 from dataclasses import dataclass
@@ -48,6 +49,11 @@ def check_group(group: str) -> str:
     if not isinstance(cast("object", group), str) or not _GROUP.fullmatch(group):
         raise InvalidRequest(f"{group!r} is no name of a group: use 1 to 128 of the characters A-Z a-z 0-9 _ . : -")
     return group
+
+
+def follow_up_id(incarnation: str, job_id: str) -> str:
+    """The id of the job that `then=` starts: known beforehand, the same whoever starts it, for others not to be guessed."""
+    return hashlib.sha256(f"{incarnation}/{job_id}/then".encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,6 +156,8 @@ class JobRecord(_Record):
     api: str
     model: str | None = None
     task: str | None = None
+    then: str | None = None
+    """The task that is started with the result, if the job ends well."""
     max_attempts: int = 3
     on_restart: Literal["splice", "continue", "fail"] = "splice"
     metadata: dict[str, JsonValue] = Field(default_factory=dict)

@@ -81,6 +81,8 @@ class JobRequest(BaseModel):
     retention_s: float = DEFAULT_RETENTION_S
     delay_s: float = 0.0
     on_restart: OnRestart = "splice"
+    then: str | None = None
+    """The task that is started with the result, if the job ends well."""
     max_attempts: int = Field(default=3, ge=1, le=100, strict=True)
 
     @classmethod
@@ -101,6 +103,7 @@ class JobRequest(BaseModel):
         delay: Duration | None = None,
         on_restart: OnRestart = "splice",
         max_attempts: int = 3,
+        then: str | None = None,
         limits: RequestLimits | None = None,
         **params: Any,
     ) -> "JobRequest":
@@ -108,7 +111,7 @@ class JobRequest(BaseModel):
         given = {
             name for name, value in (("prompt", prompt), ("messages", messages), ("input", input)) if value is not None
         }
-        for name, value in (("model", model), ("upstream", upstream), ("task", task)):
+        for name, value in (("model", model), ("upstream", upstream), ("task", task), ("then", then)):
             if value == "":
                 raise InvalidRequest(f"{name} is empty: name one, or leave it out")
         chosen = _choose_api(api, given, model, task)
@@ -133,6 +136,7 @@ class JobRequest(BaseModel):
             "delay_s": seconds("delay", delay, 0.0),
             "on_restart": on_restart,
             "max_attempts": max_attempts,
+            "then": then,
         }
         try:
             request = cls.model_validate(fields)
@@ -180,11 +184,11 @@ class JobRequest(BaseModel):
                 f"the request has {whole - images} bytes of text, the limit is {limits.text_bytes}: shorten it "
                 "(limits.text_bytes sets it)"
             )
-        shown = [self.metadata, self.tags, self.model, self.task]
+        shown = [self.metadata, self.tags, self.model, self.task, self.then]
         public = len(json.dumps(shown, ensure_ascii=False).encode())
         if public > METADATA_LIMIT:
             raise InvalidRequest(
-                f"metadata, tags, model and task have {public} bytes together, the limit is {METADATA_LIMIT}"
+                f"metadata, tags, model, task and then have {public} bytes together, the limit is {METADATA_LIMIT}"
             )
 
 

@@ -57,6 +57,8 @@ class Result(_Part):
     """What a task returned, as JSON. `output_as` makes its model of it."""
     native: dict[str, JsonValue] | None = None
     """The final response object of an upstream that sends one (Responses)."""
+    follow_up: str | None = None
+    """The id of the job that `then=` starts with this result, moments after the end, if it ended well."""
     last: Position
     """The position of the last record before the end."""
 

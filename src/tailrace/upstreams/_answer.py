@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from tailrace.upstreams._ask import Ask
 from tailrace.upstreams._script import Finish, Script, ScriptedCall
-from tailrace.upstreams._words import answer, cut_at_stop, instance_of, numbered, skip_to, tokenize
+from tailrace.upstreams._words import answer, cut_at_stop, instance_of, keys_in, numbered, skip_to, tokenize
 
 #: Stands for the bytes that are no UTF-8 until the very end, where it becomes them. A private-use character.
 NOT_UTF8: Final = "\uf8ff"
@@ -56,7 +56,8 @@ def text_tokens(ask: Ask, script: Script, prompt: str, choice: int = 0) -> list[
     if script.tokens is not None:
         return numbered(script.tokens)
     if ask.schema is not None:
-        return tokenize(json.dumps(instance_of(ask.schema, prompt) if ask.schema else {"answer": "water"}))
+        wish = instance_of(ask.schema, prompt) if ask.schema else dict.fromkeys(keys_in(prompt) or ["answer"], "water")
+        return tokenize(json.dumps(wish))
     return tokenize(answer(prompt, choice))
 
 

@@ -96,9 +96,18 @@ def skip_to(tokens: Sequence[str], offset: int) -> tuple[list[str], list[str]]:
 def instance_of(schema: Mapping[str, Any], hint: str = "") -> Any:
     """The smallest honest instance of a JSON Schema: what is required, one item per array.
 
-    Numbers and words of the hint (the prompt) are used where the schema leaves the choice.
+    Numbers and words of the hint (the prompt) are used where the schema leaves the choice, quoted ones first.
     """
     return _instance(schema, schema.get("$defs") or schema.get("definitions") or {}, hint, 0)
+
+
+#: What a prompt quotes is most likely what it wants to find in the answer.
+_QUOTED: Final = r"(?<!\w)['\"“]([^'\"“”\n]+)['\"”](?!\w)"
+
+
+def keys_in(prompt: str) -> list[str]:
+    """The names that a prompt quotes, which an object without a schema is to have."""
+    return [quoted for quoted in re.findall(_QUOTED, prompt) if quoted.isidentifier()]
 
 
 #: A schema that refers to itself without end gets null below this depth.
@@ -158,7 +167,7 @@ def _plain(kind: Any, wish: Mapping[str, Any], definitions: Mapping[str, Any], h
         case "null":
             return None
         case _:
-            words = re.findall(r"\w+", hint)
+            words = re.findall(_QUOTED, hint) or re.findall(r"\w+", hint)
             text = str(words[-1]) if words else "water"
             text = text.ljust(wish.get("minLength", 0), "~")
             return text[: wish["maxLength"]] if "maxLength" in wish else text

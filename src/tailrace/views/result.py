@@ -5,7 +5,7 @@ from typing import Never
 
 from pydantic import JsonValue
 
-from tailrace.schemas import CHUNK, ROOT, EndRecord, Entry, Position, Result, Status
+from tailrace.schemas import CHUNK, ROOT, EndRecord, Entry, Position, Result, Status, follow_up_id
 from tailrace.views._fields import JsonObject, json_dict, json_object, number, read_end, run_of, string, strings
 from tailrace.views._output import output_of
 from tailrace.views._standing import DELTA, END_RECORD, EVENT, JOB, REWIND, STANDS_AT, Cursor, drop_after, standing
@@ -68,8 +68,15 @@ class ResultView:
             tags=strings(self._job.get("tags")),
             output=self._returned() if end else None,
             native=output.native,
+            follow_up=self._follow_up(end),
             last=end.last if end else self._cursor.at,
         )
+
+    def _follow_up(self, end: EndRecord | None) -> str | None:
+        job = self._job
+        if end is None or end.status not in (Status.COMPLETED, Status.INCOMPLETE) or not job.get("then"):
+            return None
+        return follow_up_id(str(job.get("incarnation")), self.job_id)
 
     def _returned(self) -> JsonValue:
         """What a task has returned: its root run's end says it."""

@@ -10,8 +10,8 @@ from typing import Final
 from arq.worker import Retry
 
 from tailrace.schemas import START, Entry
+from tailrace.worker.following import open_children
 from tailrace.worker.job import Job
-from tailrace.worker.settle import open_children
 
 logger = logging.getLogger(__name__)
 

@@ -2,14 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from tailrace.joblog import Broker, End, Gone, encode_snapshot, hand_off, read_log, seal, store_snapshot
 from tailrace.queue import IN_PROGRESS_PREFIX, RETRY_PREFIX, payload_key
 from tailrace.schemas import Entry, ErrorDetail, JobNotFound, JsonObject, Keys, Status
 from tailrace.tasks import Jobs
+from tailrace.worker.following import end_children, start_follow_up
 from tailrace.worker.sweep_scripts import LEAVE
 
 #: Above this, compressing is left to a thread: 1 MiB takes some 30 ms, which a thousand streams would feel.
@@ -21,7 +20,7 @@ _TTL_MS: Final = 3_600_000
 async def settle(broker: Broker, keys: Keys, job_id: str, *, jobs: Jobs | None = None) -> bool:
     """Store the snapshot of a job that has ended and hand it off. False if it has not ended, or not any more.
 
-    `jobs` ends the jobs that it had submitted and that nobody awaits any more.
+    `jobs` ends the jobs that it had submitted and that nobody awaits any more, and starts the one that is to follow.
 
     Raises: BrokerUnavailable, BrokerUnsuitable.
     """
@@ -38,10 +37,9 @@ async def settle(broker: Broker, keys: Keys, job_id: str, *, jobs: Jobs | None =
     if entries[0].field != "job":  # trimmed from outside: there is no whole to keep
         return await hand_off(broker, keys, job_id, status, ttl_ms=_TTL_MS, trimmed=True)
     job = json.loads(entries[0].value)
-    if jobs is not None and job.get("api") == "task" and status is not Status.COMPLETED:
-        for child_id in open_children(entries):
-            with suppress(JobNotFound):
-                await jobs.cancel(child_id)
+    await end_children(job, status, entries, jobs)
+    if not await start_follow_up(job_id, job, entries, jobs):
+        return False
     if sum(len(entry.value) for entry in entries) > _THREAD_CHARACTERS:
         blob = await asyncio.to_thread(encode_snapshot, entries)
     else:
@@ -59,21 +57,6 @@ def _told(job: JsonObject, end: JsonObject) -> dict[str, str]:
     if job.get("tags"):
         told["tags"] = json.dumps(job["tags"], ensure_ascii=False, separators=(",", ":"))
     return told
-
-
-def open_children(entries: Sequence[Entry]) -> list[str]:
-    """The ids of the jobs that a task had submitted, as far as it knew without their ends."""
-    children: dict[int, str] = {}
-    for entry in entries:
-        if entry.field != "event":
-            continue
-        fields: Any = json.loads(entry.value)
-        run, event, child_id = fields.get("run"), str(fields.get("event")), fields.get("data", {}).get("job_id")
-        if event == "on_chain_start" and isinstance(child_id, str):
-            children[run] = child_id
-        elif event in ("on_chain_end", "on_chain_error"):
-            children.pop(run, None)
-    return list(children.values())
 
 
 async def leave(broker: Broker, keys: Keys, job_id: str, *, deleted: bool = False) -> bool:
