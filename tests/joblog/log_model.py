@@ -171,9 +171,11 @@ class Model:
         writer = writer or self.chance.choice(self.writers)
         before = await self.entries()
         refusal = await self.refusal(writer, claiming=True)
-        pen = await self.expect(
-            refusal, writer.job.claim(worker=writer.name, known_epoch=max(writer.epoch, top_epoch(before)))
-        )
+        # Who has not looked since another has claimed is told so, and looks.
+        known = max(writer.epoch, top_epoch(before)) if self.chance.random() < 0.9 else writer.epoch
+        if refusal is None and known < top_epoch(before):
+            refusal = Fenced
+        pen = await self.expect(refusal, writer.job.claim(worker=writer.name, known_epoch=known))
         if refusal is not None:
             writer.pen = None
             return
@@ -181,7 +183,7 @@ class Model:
         assert after[:-1] == before
         assert after[-1].position == pen.top
         assert pen.after == before[-1].position
-        assert pen.epoch > max(writer.epoch, parse_position(pen.after)[0])
+        assert pen.epoch > max(known, parse_position(pen.after)[0])
         writer.pen, writer.epoch, writer.memory = pen, pen.epoch, after
 
     async def say(self) -> None:

@@ -17,7 +17,7 @@ from tailrace.schemas import END
 
 SCHEDULES = int(os.environ.get("TAILRACE_SCHEDULES", "40"))
 #: A mutant that survives so many has not been noticed.
-MUTANT_SCHEDULES = max(SCHEDULES, 200)
+MUTANT_SCHEDULES = max(SCHEDULES, 2000)
 
 
 async def run_schedule(redis: Redis, namespace: str, seed: int) -> None:
@@ -48,11 +48,10 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "claim does not find itself": [("claim", "if record.nonce == ARGV[2] then", "if false then")],
     # With a coarser clock: two claims in one microsecond cannot be had to order.
-    "claim does not look at the top's epoch": [
-        ("claim", "stands + 1, ", ""),
-        ("claim", "tonumber(time[1]) * 1000000 + tonumber(time[2])", "tonumber(time[1])"),
+    "claim takes the log from an epoch that it did not know of": [
+        ("claim", "if stands > known then return {'fenced', id} end", "")
     ],
-    "claim does not look at the claimer's last epoch": [
+    "claim does not look at the last epoch that it knows of": [
         ("claim", ", known + 1)", ")"),
         ("claim", "tonumber(time[1]) * 1000000 + tonumber(time[2])", "tonumber(time[1])"),
     ],

@@ -204,6 +204,7 @@ async def test_a_rule_has_no_command_that_its_role_does_not_use(server: Embedded
     if role == "producer":
         async with client_of(server, role, queue_capacity=10) as producer:
             await as_producer(producer)
+            await producer.submit(task="unheard of", job_id="task")
             assert await producer.job("done").status() is Status.COMPLETED
     else:
         async with client_of(server, role) as consumer:

@@ -100,7 +100,7 @@ end
 local known = tonumber(ARGV[4]) or stands
 if stands > known then return {'fenced', id} end
 local now = now_us()
-local epoch = math.max(now, stands + 1, known + 1) + tonumber(ARGV[5])
+local epoch = math.max(now, known + 1) + tonumber(ARGV[5])
 local claimed = string.format('%.0f-0', epoch)
 local record = '{"after":"' .. id .. '","ts":' .. ms(now) .. ',' .. string.sub(ARGV[6], 2)
 redis.call('XADD', log, claimed, 'attempt', record)

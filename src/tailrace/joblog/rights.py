@@ -18,7 +18,7 @@ ROLES: Final[tuple[Role, ...]] = ("worker", "producer", "consumer")
 _COMMANDS: Final[dict[Role, str]] = {
     "worker": "+@read +@write +@pubsub +@transaction +@connection +@blocking -@dangerous -function +eval +evalsha "
     "+script|load +time +info",
-    "producer": "+ping +select +time +eval +evalsha +script|load +exists +get +getrange +set +del +pttl +pexpire "
+    "producer": "+ping +select +time +eval +evalsha +script|load +exists +get +getrange +hget +set +del +pttl +pexpire "
     "+pexpireat +xadd +xlen +xrange +xrevrange +xtrim +zadd +zcard +zrem +zscore +lpush +ltrim +publish",
     "consumer": "+ping +select +time +exists +get +xlen +xrange +xrevrange +subscribe +unsubscribe",
 }
@@ -30,7 +30,7 @@ def rule(role: Role, keys: Keys) -> str:
     names = keys.namespace
     where = {
         "worker": f"~{names}:* ~arq:*:{names}:* &{names}:*",
-        "producer": f"~{names}:{{*}}:* ~{keys.open} ~{keys.queue} ~{keys.wake} ~arq:job:{names}:* "
+        "producer": f"~{names}:{{*}}:* ~{keys.open} ~{keys.queue} ~{keys.wake} %R~{keys.tasks} ~arq:job:{names}:* "
         f"&{keys.live('*')} &{keys.worker('*')}",
         "consumer": f"%R~{keys.log('*')} %R~{keys.snapshot('*')} &{keys.live('*')}",
     }
@@ -65,6 +65,7 @@ def probes(keys: Keys, probe: str) -> list[Probe]:
         ("EVALSHA", "0" * 40, 0),
         ("SCRIPT", "LOAD", script),
         ("GETRANGE", request, 0, 1),
+        ("HGET", keys.tasks, "probe"),
         ("SET", snapshot, "probe", "PX", _PROBE_TTL_MS),
         ("PTTL", snapshot),
         ("XADD", log, "0-1", "probe", "probe"),
@@ -89,6 +90,7 @@ def probes(keys: Keys, probe: str) -> list[Probe]:
         ("ZRANGE", keys.queue, 0, 0),
         ("ZREM", keys.queue, queued),
         ("XDEL", keys.ended, "0-1"),
+        ("HDEL", keys.tasks, probe),
         ("PSETEX", f"arq:in-progress:{queued}", _PROBE_TTL_MS, "probe"),
         ("GET", payload),
         ("INCR", f"arq:retry:{queued}"),

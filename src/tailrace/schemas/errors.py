@@ -163,7 +163,7 @@ class StepFailed(JobError):
     failed in this attempt."""
 
     def __init__(self, job_id: str, step: str, error: "ErrorDetail") -> None:
-        super().__init__(job_id, f"step {step!r} failed: {error.type}: {error.message}")
+        super().__init__(job_id, f"step {step!r} of job {job_id!r} failed: {error.type}: {error.message}")
         self.step = step
         self.error = error
 
