@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from typing import Any, cast
 
 import pytest
+import redis as blocking
 from cli_runs import Cli, environment, run
 
 from tailrace.cli.exits import ExitCode
-from tailrace.schemas import END
+from tailrace.schemas import END, Keys
 
 NOBODY = "redis://127.0.0.1:1"
 BROKEN = "rehearsal:tokens=20,fault=cut,at=10,times=1,seed_by=call,differ_at=5,key=rewinding"
@@ -48,6 +50,22 @@ def test_options_reach_the_request(cli: Cli) -> None:
     job = cli("status", job_id, "--json").objects[0]["job"]
     assert (job["model"], job["tags"], job["metadata"]) == ("m", ["a", "b"], {"who": "me"})
     assert job["deadline"] - job["ts"] == 120_000
+
+
+@pytest.mark.parametrize(
+    ("argument", "stored"),
+    [('{"topic": "otters"}', {"topic": "otters"}), ("otters", "otters"), ("-", "piped"), ("", None)],
+)
+def test_a_task_gets_its_input_as_json_or_text(cli: Cli, argument: str, stored: object) -> None:
+    job_id = cli("submit", argument, "--task", "research", "--then", "index", stdin="piped\n").out.strip()
+    with cast("Any", blocking.Redis).from_url(cli.url) as redis:
+        request = json.loads(redis.get(Keys(cli.namespace).request(job_id)))["request"]
+    assert (request["api"], request["task"], request.get("input"), request["then"]) == (
+        "task",
+        "research",
+        stored,
+        "index",
+    )
 
 
 def test_the_same_id_and_request_is_the_same_job_and_another_request_a_conflict(cli: Cli) -> None:

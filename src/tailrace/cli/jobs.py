@@ -18,6 +18,7 @@ from tailrace.cli.options import (
     pairs,
     prompt_text,
     settings_of,
+    task_input,
 )
 from tailrace.cli.output import Output, reporting
 from tailrace.cli.tail import Form, Tail
@@ -30,9 +31,18 @@ _REQUEST = "The request"
 def submit(
     prompt: Annotated[
         str | None,
-        typer.Argument(metavar="PROMPT", help="The prompt; `-`, or none with piped input, reads standard input."),
+        typer.Argument(
+            metavar="PROMPT",
+            help="The prompt, or a task's input (JSON, else text); `-`, or none with piped input, reads standard input.",
+        ),
     ] = None,
     *,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Run this registered task instead of a prompt.", rich_help_panel=_REQUEST, show_default=False
+        ),
+    ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", rich_help_panel=_REQUEST, show_default=False)] = None,
     upstream: Annotated[
         str, typer.Option(help="The upstream, as the workers' configuration names it.", rich_help_panel=_REQUEST)
@@ -101,6 +111,15 @@ def submit(
         typer.Option(help="When a worker dies over it: splice, continue or fail.", rich_help_panel="The job"),
     ] = "splice",
     max_attempts: Annotated[int, typer.Option(rich_help_panel="The job")] = 3,
+    then: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK",
+            help="The task to start with the result, if the job ends well.",
+            rich_help_panel="The job",
+            show_default=False,
+        ),
+    ] = None,
     tail: Annotated[
         bool, typer.Option("--tail", "-t", help="Follow the job to its end; its id goes to standard error then.")
     ] = False,
@@ -109,7 +128,7 @@ def submit(
     namespace: Namespace = None,
     config: Config = None,
 ) -> None:
-    """Store and queue a prompt; prints the job's id."""
+    """Store and queue a prompt, or a task; prints the job's id."""
     output = Output(json=json)
     following: list[Tail] = []
 
@@ -118,13 +137,17 @@ def submit(
 
     with reporting(output, interrupted=interrupted):
         settings = settings_of(redis_url, namespace, config)
-        text = prompt_text(prompt, limit=settings.limits.text_bytes)
+        limit = settings.limits.text_bytes
+        if task is not None:
+            asked: dict[str, Any] = {"task": task, "input": task_input(prompt, limit=limit)}
+        else:
+            asked = {"input" if api == "responses" else "prompt": prompt_text(prompt, limit=limit)}
         params = json_pairs("--param", param)
         for name, value in (("max_tokens", max_tokens), ("temperature", temperature)):
             if value is not None and params.setdefault(name, value) != value:
                 raise InvalidRequest(f"{name!r} is given twice: once as --param and once as an option of its own")
         request: dict[str, Any] = {
-            "input" if api == "responses" else "prompt": text,
+            **asked,
             "api": api,
             "model": model,
             "upstream": upstream,
@@ -136,6 +159,7 @@ def submit(
             "retention": duration("--retention", retention),
             "on_restart": on_restart,
             "max_attempts": max_attempts,
+            "then": then,
             "params": params,
         }
 

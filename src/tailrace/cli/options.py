@@ -107,3 +107,15 @@ def prompt_text(given: str | None, *, limit: int) -> str:
         raise InvalidRequest(f"standard input is not UTF-8 (byte {error.start}): convert it first") from None
     # echo and editors end the last line; a shell's $(...) takes that off as well.
     return text.removesuffix("\n")
+
+
+def task_input(given: str | None, *, limit: int) -> Any:
+    """A task's input: the argument, or standard input as for a prompt; as JSON if it is that, else as text. None if there is
+    neither. Raises: InvalidRequest."""
+    if given is None and sys.stdin.isatty():
+        return None
+    text = prompt_text(given, limit=limit)
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text or None
