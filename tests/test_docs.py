@@ -14,6 +14,8 @@ from tailrace.schemas import Settings
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\s*^```text\n(?P<output>.*?)^```\n)?", re.DOTALL | re.MULTILINE)
+#: A block that says so is a module with tasks: a worker loads it, other blocks submit to it.
+MODULE = re.compile(r"# (?P<name>\w+)\.py\n")
 LINK = re.compile(r"\]\((?!https?://)(?P<path>[^)#]+)(?:#[^)]*)?\)")
 
 blocks = [
@@ -25,16 +27,30 @@ blocks = [
 ]
 
 
+def write_modules(folder: Path) -> str:
+    """The modules of the pages as files, and one that loads them all; its name."""
+    codes = [match["code"] for page in PAGES for match in BLOCK.finditer(page.read_text())]
+    modules = {match["name"]: code for code in codes if (match := MODULE.match(code))}
+    for name, code in modules.items():
+        (folder / f"{name}.py").write_text(code)
+    (folder / "all_tasks.py").write_text(f"import {', '.join(modules)}\nfrom my_app import tailrace\n")
+    return "all_tasks"
+
+
 @pytest.fixture(scope="module")
-def environment(server_url: str) -> Iterator[dict[str, str]]:
+def environment(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of a shell in which a worker on the rehearsal upstream runs."""
+    folder = tmp_path_factory.mktemp("docs")
     variables = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "TAILRACE_"))},
         "TAILRACE_REDIS_URL": server_url,
         "TAILRACE_NAMESPACE": "docs",
+        "PYTHONPATH": str(folder),
     }
-    command = [sys.executable, "-m", "tailrace.cli", "worker", "--rehearsal"]
-    with subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as worker:
+    command = [sys.executable, "-m", "tailrace.cli", "worker", write_modules(folder), "--rehearsal", "--json"]
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as worker:
+        assert worker.stdout is not None
+        assert b"ready" in worker.stdout.readline()
         yield variables
         worker.terminate()
 

@@ -150,13 +150,36 @@ def test_a_fan_out_tells_which_of_its_jobs_failed(examples_server: EmbeddedServe
     assert sorted("error" in one for one in ended) == [False] * 4 + [True]
 
 
+def check_pipeline(output: str) -> str:
+    """The tree of events that the pipeline prints; the text behind it."""
+    *events, text = [line for line in output.split("\n") if line]
+    assert [line for line in events if "read" not in line] == [
+        "on_chain_start research",
+        "  on_chat_model_start plan",
+        "  on_chat_model_end plan",
+        "on_custom_event notes",
+        "  on_chat_model_start write",
+        "  on_chat_model_end write",
+        "on_chain_end research",
+    ]
+    assert sorted(line for line in events if "read" in line) == [
+        f"  on_chat_model_{phase} read {tag}" for phase in ("end", "start") for tag in ("first", "second")
+    ]
+    return text
+
+
+def test_a_pipeline_brings_its_own_worker_and_shows_its_steps(stack: Stack) -> None:
+    assert check_pipeline(run("pipeline.py", stack, "seals")).startswith("seals: ")
+
+
 def test_every_example_is_short_and_says_how_to_run_it() -> None:
     found = sorted(EXAMPLES.glob("*.py"))
     assert len(found) >= 6
     for example in found:
         source = example.read_text()
-        assert len(source.splitlines()) < 40, example.name
-        assert f"python examples/{example.name}" in (ast.get_docstring(ast.parse(source)) or "")
+        assert len(source.splitlines()) < 80, example.name
+        how = ast.get_docstring(ast.parse(source)) or ""
+        assert f"python examples/{example.name}" in how or f"--app-dir examples {example.stem}:" in how
 
 
 @pytest.mark.local_model

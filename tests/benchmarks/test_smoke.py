@@ -34,7 +34,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str
 
 def test_every_row_measures_both_sides(smoke: tuple[dict[str, Any], str, str]) -> None:
     report, _, _ = smoke
-    assert list(report["rows"]) == ["pickup", "first-token", "kill"]
+    assert list(report["rows"]) == ["pickup", "first-token", "task", "kill"]
     for row in report["rows"].values():
         assert len({figure["subject"] for figure in row["figures"]}) == 2
         assert "tailrace" in {figure["subject"] for figure in row["figures"]}
@@ -88,4 +88,4 @@ def test_an_unknown_row_is_named_with_the_known_ones() -> None:
     done = run("nonesuch")
     assert done.returncode == 2
     assert "nonesuch" in done.stderr
-    assert "pickup, first-token, kill" in done.stderr
+    assert "pickup, first-token, task, kill" in done.stderr

@@ -13,7 +13,7 @@ from cli_runs import PATIENCE_S, Cli, Start, environment
 from tailrace.cli.exits import ExitCode
 from tailrace.cli.supervisor import pause_after
 
-SLOW = "rehearsal:tokens=60,pace=0.02"
+SLOW = "rehearsal:tokens=120,pace=0.04"
 ENDLESS = "rehearsal:fault=endless,pace=0.02"
 
 
@@ -60,7 +60,7 @@ def test_a_terminated_worker_lets_its_job_end(cli: Cli, start: Start) -> None:
     tail.wait_for("token2")
     worker.signal(signal.SIGTERM)
     assert worker.ended().code == ExitCode.OK
-    assert tail.ended().out.endswith("token59")
+    assert tail.ended().out.endswith("token119")
     assert "serves namespace" in worker.err
 
 
@@ -105,7 +105,7 @@ def test_the_job_of_a_dead_worker_process_goes_on_long_before_its_lease_ends(cli
     ran = tail.ended()
     assert ran.code == ExitCode.OK
     assert [record["attempt"] for record in ran.objects if record["kind"] == "attempt"] == [1, 2]
-    assert cli("tail", job_id).out == "".join(f" token{number}" for number in range(60))
+    assert cli("tail", job_id).out == "".join(f" token{number}" for number in range(120))
     assert "handed back" in supervisor.err
     supervisor.signal(signal.SIGTERM)
     assert supervisor.ended().code == ExitCode.OK

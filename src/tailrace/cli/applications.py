@@ -18,14 +18,14 @@ def load_app(spec: str) -> App:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise InvalidRequest(f"{spec!r} names no application: give module:attribute")
     try:
         module = import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
             raise  # the module is there, and imports what is not
         raise InvalidRequest(f"there is no module {name!r} in {here} or on the path: give module:attribute") from error
-    except ValueError as error:
-        raise InvalidRequest(f"{spec!r} names no application: give module:attribute") from error
     if attribute:
         found = getattr(module, attribute, None)
         if isinstance(found, App):

@@ -182,7 +182,9 @@ def submit(
 def tail(
     job_id: JobId,
     *,
-    events: Annotated[bool, typer.Option("--events", help="The events of all steps, one a line.")] = False,
+    events: Annotated[
+        bool, typer.Option("--events", help="The events of all steps: a live tree on a terminal, else one a line.")
+    ] = False,
     records: Annotated[
         bool, typer.Option("--records", help="The raw records with their positions, one a line.")
     ] = False,

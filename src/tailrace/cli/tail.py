@@ -6,8 +6,12 @@ from contextlib import aclosing, contextmanager
 from enum import StrEnum
 from typing import Final
 
+from rich.console import Console
+
 from tailrace import AsyncJob, AsyncTailrace
 from tailrace.cli.output import Output, compact, error_fields, is_terminal
+from tailrace.cli.tree import RunTree
+from tailrace.cli.tree_screen import TreeScreen, screen_of
 from tailrace.client import OnRewind
 from tailrace.schemas import END, START, JobEnded, Position, Status, StreamRewound, UnknownRecord
 
@@ -41,7 +45,8 @@ class Tail:
                 case Form.TEXT:
                     await self._text(job)
                 case Form.EVENTS:
-                    await self._events(job)
+                    screen = screen_of(self._output)
+                    await (self._events(job) if screen is None else self._tree(tailrace, job, screen))
                 case Form.RECORDS:
                     await self._records(job)
         finally:
@@ -101,6 +106,16 @@ class Tail:
                     )
                 self.position = event["position"]
 
+    async def _tree(self, tailrace: AsyncTailrace, job: AsyncJob, console: Console) -> None:
+        tree, status = RunTree(), await job.status()
+        waiting = "" if status.ended else _waiting_for(status)
+        screen = TreeScreen(tree, console, now_ms=await tailrace.broker.now_ms(), waiting=waiting)
+        async with screen.showing(), aclosing(job.event_batches("v2", self.position)) as batches:
+            async for events in batches:
+                for event in events:
+                    tree.fold(event)
+                    self.position = event["position"]
+
     async def _records(self, job: AsyncJob) -> None:
         async with aclosing(job.records(after=self.position)) as records:
             async for record in records:
@@ -117,16 +132,18 @@ class Tail:
         """A line that says what is waited for, on a terminal, until the first text comes."""
         stop: Callable[[], None] = _nothing
         if is_terminal(sys.stderr) and not status.ended:
-            what = (
-                "waiting for a worker (`tailrace worker` starts one)" if status is Status.QUEUED else "waiting for text"
-            )
-            spinner = self._output.console().status(f"{status.value}: {what}")
+            spinner = self._output.console().status(_waiting_for(status))
             spinner.start()
             stop = spinner.stop
         try:
             yield stop
         finally:
             stop()
+
+
+def _waiting_for(status: Status) -> str:
+    what = "waiting for a worker (`tailrace worker` starts one)" if status is Status.QUEUED else "waiting for text"
+    return f"{status.value}: {what}"
 
 
 def _nothing() -> None:

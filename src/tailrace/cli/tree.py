@@ -18,7 +18,7 @@ _MODELS: Final = frozenset({"llm", "chat_model"})
 _KEPT: Final = 500
 _NOTES_KEPT: Final = 20
 #: What is nested deeper stands beside its parent: indented further there would be no room for its name.
-_DEEPEST: Final = 30
+_DEEPEST: Final = 12
 
 
 class State(StrEnum):
@@ -149,8 +149,7 @@ class RunTree:
     def _run(self, event: StreamEvent) -> Run:
         parent: Run | None = None
         for run_id in event["parent_ids"]:
-            if run_id != event["run_id"]:
-                parent = self._known(run_id, parent)
+            parent = self._known(run_id, parent)
         return self._known(event["run_id"], parent)
 
     def _known(self, run_id: str, parent: Run | None) -> Run:
@@ -263,9 +262,7 @@ def _content(content: JsonValue) -> str:
 
 def _calls_of(calls: JsonValue) -> str:
     found = calls if isinstance(calls, list) else []
-    return ", ".join(
-        f"{call.get('name')}({_text_of(call.get('args'))})" for call in found if isinstance(call, dict)
-    )
+    return ", ".join(f"{call.get('name')}({_text_of(call.get('args'))})" for call in found if isinstance(call, dict))
 
 
 def _error_of(error: JsonValue) -> str:

@@ -17,6 +17,7 @@ from tailrace.tasks.app import App
 from tailrace.tasks.context import Answered, Child, Context, Emitted, Jobs, LlmStep
 from tailrace.tasks.declared import Task
 from tailrace.tasks.identity import Identity, input_hash
+from tailrace.tasks.runnables import RunnableJob, RunnableTask
 
 __all__ = [
     "Answered",
@@ -27,6 +28,8 @@ __all__ = [
     "Identity",
     "Jobs",
     "LlmStep",
+    "RunnableJob",
+    "RunnableTask",
     "Task",
     "input_hash",
 ]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar, overload
 
 from tailrace.tasks.declared import Task, declare
+from tailrace.tasks.runnables import AnyRunnable, RunnableConfigOf, RunnableEvents, declare_runnable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,6 +41,29 @@ class App:
             return given
 
         return register if function is None else register(function)
+
+    def add_runnable(
+        self,
+        name: str,
+        runnable: AnyRunnable,
+        *,
+        events: RunnableEvents = "leaves",
+        inputs: bool = False,
+        input: Any = None,  # noqa: A002 - the word of `submit`
+        config: RunnableConfigOf | None = None,
+    ) -> None:
+        """Register a LangChain Runnable or a compiled LangGraph graph as a task: the job's `input` is its input.
+
+        Each of its runs is a run in the job's log, with the events that its `astream_events` gives and the errors that it
+        does not. The job's text is what it streams, its `output` what it returns. When a worker dies it is run again, from
+        its beginning. `events`: "leaves" are starts, ends, errors, custom events and what models stream; "all" has the
+        streams of chains, parsers, prompts and tools too. `inputs`: show readers what goes into each run and what prompts
+        came to; else they get neither. `input`: a type that the job's input is checked against and made into. `config`: a
+        RunnableConfig, or a function that makes one of a `RunnableJob` for each attempt.
+
+        Raises: TypeError for what is no Runnable, ValueError if the name is taken.
+        """
+        self.add(declare_runnable(name, runnable, events=events, inputs=inputs, given=input, config=config))
 
     def add(self, task: Task) -> None:
         """Register what is a task already. Raises: ValueError if the name is taken."""

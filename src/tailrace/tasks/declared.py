@@ -6,7 +6,15 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, JsonValue, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PydanticSchemaGenerationError,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic import create_model as create_pydantic_model
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 from pydantic_core import PydanticSerializationError, from_json
@@ -93,7 +101,7 @@ class Task:
             raise InvalidRequest(f"task {self.name!r}: {_first(error, 'input')}") from None
         if self.whole:
             return {self.parameters[0]: value}
-        return {name: getattr(value, name) for name in self.parameters}
+        return {name: getattr(value, _field(number)) for number, name in enumerate(self.parameters)}
 
     def schema(self) -> dict[str, Any]:
         """JSON Schema of the input, for those who submit. {} if there is none to give."""
@@ -133,7 +141,11 @@ def declare(function: Callable[..., Any], *, name: str | None, names: Mapping[st
     for parameter in behind:
         if parameter.kind in _MANY or parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
             raise TypeError(f"task {own!r}: parameter {parameter.name!r} must be a plain one: `input` names its values")
-    given = TypeAdapter(hints.get(behind[0].name, Any)) if len(behind) == 1 else TypeAdapter(_model(own, behind, hints))
+    try:
+        kind = hints.get(behind[0].name, Any) if len(behind) == 1 else _model(own, behind, hints)
+        given, returned = TypeAdapter[Any](kind), _returned(hints.get("return", Any), streams=streams)
+    except PydanticUserError as error:
+        raise TypeError(f"task {own!r}: an annotation is of no type that JSON can be checked by: {error}") from error
     return Task(
         name=own,
         function=function,
@@ -141,20 +153,25 @@ def declare(function: Callable[..., Any], *, name: str | None, names: Mapping[st
         parameters=tuple(parameter.name for parameter in behind),
         whole=len(behind) == 1,
         input=given,
-        returned=_returned(hints.get("return", Any), streams=streams),
+        returned=returned,
         description=inspect.getdoc(function) or "",
     )
 
 
 def _model(name: str, parameters: list[inspect.Parameter], hints: dict[str, Any]) -> type[BaseModel]:
     fields: dict[str, Any] = {
-        parameter.name: (
+        _field(number): (
             hints.get(parameter.name, Any),
-            ... if parameter.default is inspect.Parameter.empty else parameter.default,
+            Field(... if parameter.default is inspect.Parameter.empty else parameter.default, alias=parameter.name),
         )
-        for parameter in parameters
+        for number, parameter in enumerate(parameters)
     }
     return create_pydantic_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def _field(number: int) -> str:
+    """The model's own name for a parameter: pydantic does not take every name that Python does."""
+    return f"input_{number}"
 
 
 def _returned(annotation: Any, *, streams: bool) -> Returned:

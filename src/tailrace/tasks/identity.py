@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import date, time, timedelta
+from decimal import Decimal
 from enum import Enum
 from functools import partial
+from pathlib import PurePath
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
@@ -90,7 +92,8 @@ def _canonical(value: object) -> Any:
         case bytes() | bytearray() | memoryview():
             return hashlib.sha256(cast("bytes", value)).hexdigest()
         case BaseModel():
-            return _canonical({name: getattr(value, name) for name in type(value).model_fields})
+            fields = {name: getattr(value, name) for name in type(value).model_fields}
+            return _canonical({**fields, **(value.model_extra or {})})
         case Mapping():
             mapping = cast("Mapping[object, object]", value)
             return {json.dumps(_canonical(name), sort_keys=True): _canonical(item) for name, item in mapping.items()}
@@ -99,7 +102,7 @@ def _canonical(value: object) -> Any:
             return sorted(members)
         case Sequence():
             return [_canonical(item) for item in cast("Sequence[object]", value)]
-        case date() | time() | timedelta() | UUID():
+        case date() | time() | timedelta() | UUID() | Decimal() | PurePath():
             return str(value)
         case partial():
             bound = cast("partial[object]", value)

@@ -1,6 +1,7 @@
 """Keeping a prompt out of what readers and logs get to see. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final, cast
 
 from tailrace.schemas import ErrorDetail, JobRequest
@@ -14,7 +15,7 @@ _MARK: Final = "[prompt]"
 
 def without_prompt(detail: ErrorDetail, request: JobRequest) -> ErrorDetail:
     """The same error without what its message quotes of the request: upstreams repeat what they do not like."""
-    texts = {text for text in _texts([request.prompt, request.messages, request.input]) if len(text) >= _SHORTEST}
+    texts = texts_of(request)
     code = detail.code
     return detail.model_copy(
         update={
@@ -24,7 +25,13 @@ def without_prompt(detail: ErrorDetail, request: JobRequest) -> ErrorDetail:
     )
 
 
-def _cleared(message: str, texts: set[str]) -> str:
+def texts_of(request: JobRequest) -> frozenset[str]:
+    """The request's own words, each text whole; without those so short that they say nothing."""
+    texts = _texts([request.prompt, request.messages, request.input])
+    return frozenset(text for text in texts if len(text) >= _SHORTEST)
+
+
+def _cleared(message: str, texts: AbstractSet[str]) -> str:
     # Messages come on one line: so does the text that is looked for.
     for text in sorted({" ".join(text.split()) for text in texts} | texts, key=len, reverse=True):
         message = message.replace(text, _MARK) if len(text) < _QUOTED else _without_quotations(message, text)

@@ -58,9 +58,9 @@ async def start_follow_up(job_id: str, record: JsonObject, entries: Sequence[Ent
     return True
 
 
-async def end_children(record: JsonObject, status: Status, entries: Sequence[Entry], jobs: Jobs | None) -> None:
+async def end_children(record: JsonObject, entries: Sequence[Entry], jobs: Jobs | None) -> None:
     """Cancel the jobs that a task had submitted and that nobody awaits any more. Raises: as `start_follow_up`."""
-    if jobs is None or record.get("api") != "task" or status is Status.COMPLETED:
+    if jobs is None or record.get("api") != "task":
         return
     for child_id in open_children(entries):
         with suppress(JobNotFound):

@@ -27,6 +27,7 @@ from tailrace.schemas import (
     Timings,
     WorkerSettings,
 )
+from tailrace.tasks import RunnableTask
 from tailrace.worker.attempts import Attempts, Failed, PromptAttempts
 from tailrace.worker.discretion import without_prompt
 from tailrace.worker.job import Job, RequestLost, load
@@ -209,6 +210,11 @@ class Run:
         if job.request.api != "task" or name is None:
             return PromptAttempts(job, self._tools.upstreams)
         task = self._tools.app.get(name)
+        if isinstance(task, RunnableTask):
+            # Loads LangChain: only a worker that has such a task needs it.
+            from tailrace.worker.runnables import RunnableAttempts
+
+            return RunnableAttempts(job, task, output_bytes=self._settings.output_bytes)
         if task is not None:
             return TaskAttempts(job, task, self._tools)
         if await offered(self._broker, self._keys, name) is not None:

@@ -37,7 +37,7 @@ async def settle(broker: Broker, keys: Keys, job_id: str, *, jobs: Jobs | None =
     if entries[0].field != "job":  # trimmed from outside: there is no whole to keep
         return await hand_off(broker, keys, job_id, status, ttl_ms=_TTL_MS, trimmed=True)
     job = json.loads(entries[0].value)
-    await end_children(job, status, entries, jobs)
+    await end_children(job, entries, jobs)
     if not await start_follow_up(job_id, job, entries, jobs):
         return False
     if sum(len(entry.value) for entry in entries) > _THREAD_CHARACTERS:
