@@ -34,7 +34,19 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "openai": {"schemas", "joblog", "views", "producer", "consumer", "client"},
     "gateway": {"schemas", "joblog", "views", "queue", "producer", "consumer", "client"},
     "langchain": {"schemas", "joblog", "views", "queue", "producer", "consumer", "worker", "client", "openai"},
-    "cli": {"schemas", "joblog", "views", "queue", "upstreams", "tasks", "producer", "consumer", "worker", "client", "gateway"},
+    "cli": {
+        "schemas",
+        "joblog",
+        "views",
+        "queue",
+        "upstreams",
+        "tasks",
+        "producer",
+        "consumer",
+        "worker",
+        "client",
+        "gateway",
+    },
 }
 #: Rooms seen from the root of the repository.
 ENTRIES: Final = ("schemas", "producer", "worker", "consumer", "gateway")

@@ -165,12 +165,15 @@ class World:
             }
         )
 
-    async def start_worker(self, *, env: Mapping[str, str] | None = None, **worker: Any) -> Process:
-        """A worker process, once it takes jobs."""
+    async def start_worker(
+        self, *, app: str | None = None, env: Mapping[str, str] | None = None, **worker: Any
+    ) -> Process:
+        """A worker process, once it takes jobs. `app`: its tasks, as module:attribute (a module of this folder)."""
         settings = self.settings(self.worker_link, worker=worker)
         if self.worker_url is not None:
             settings = settings.model_copy(update={"redis_url": self.worker_url})
-        process = await self._start("worker_process.py", settings.model_dump_json(), env=env)
+        arguments = [settings.model_dump_json(), *([app] if app else [])]
+        process = await self._start("worker_process.py", *arguments, env=env)
         await process.until(lambda lines: bool(lines), "ready")
         self.workers.append(process)
         return process

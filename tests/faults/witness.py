@@ -15,6 +15,7 @@ import pytest
 from tailrace import END, START, AsyncTailrace, Position, Status, StreamRewound, TailraceError
 from tailrace.client import AsyncJob
 from tailrace.schemas import (
+    ROOT,
     AttemptRecord,
     ChunkRecord,
     EndRecord,
@@ -280,13 +281,13 @@ def _epoch(record: AnyRecord) -> int:
 
 
 def chunks_of(standing: Sequence[AnyRecord]) -> list[str]:
-    """The pieces of the answer that stand."""
+    """The pieces of the job's own answer that stand."""
     order = {record.position: number for number, record in enumerate(standing)}
     pieces: list[tuple[int, str]] = []
     for number, record in enumerate(standing):
-        if isinstance(record, ChunkRecord):
+        if isinstance(record, ChunkRecord) and record.run == ROOT:
             pieces.append((number, record.text))
-        elif isinstance(record, RewindRecord):
+        elif isinstance(record, RewindRecord) and record.run == ROOT:
             edge = order[record.to]
             pieces = [piece for piece in pieces if piece[0] <= edge]
     return [text for _, text in pieces]

@@ -1,4 +1,4 @@
-"""A worker in a process of its own, to be killed: `python worker_process.py SETTINGS` (JSON), until SIGTERM drains it.
+"""A worker in a process of its own, to be killed: `python worker_process.py SETTINGS [APP]` (JSON), until SIGTERM drains it.
 
 Says `ready NAME` when it takes jobs. It ends when its standard input does: it never outlives the test.
 
@@ -43,7 +43,10 @@ def end_with_stdin(loop: asyncio.AbstractEventLoop) -> None:
     loop.add_reader(0, gone)
 
 
-async def main(settings_json: str) -> None:
+async def main(settings_json: str, spec: str | None = None) -> None:
+    from tailrace.cli.applications import load_app
+    from tailrace.client import AsyncTailrace
+    from tailrace.client.jobs import JobsOf
     from tailrace.schemas import Settings
     from tailrace.worker.app import Worker
 
@@ -54,7 +57,10 @@ async def main(settings_json: str) -> None:
     stopped = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopped.set)
     loop.add_signal_handler(signal.SIGUSR1, time.sleep, float(os.environ.get("FAULTS_BLOCK_S", "1")))
-    async with Worker(settings) as worker:
+    async with (
+        AsyncTailrace(settings=settings) as client,
+        Worker(settings, app=load_app(spec) if spec else None, jobs=JobsOf(client)) as worker,
+    ):
         running = asyncio.create_task(worker.run())
         print(f"ready {worker.name}", flush=True)
         stopping = asyncio.create_task(stopped.wait())
@@ -73,4 +79,4 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for chatty in ("arq", "httpx", "httpx2", "openai"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,5 +1,7 @@
 """`then=`: a task is started with the result of a job that ended well, once, whoever sees it end."""
 
+from contextlib import aclosing
+
 import pytest
 from redis.asyncio import Redis
 
@@ -59,10 +61,10 @@ async def test_what_fails_has_no_follow_up(redis: Redis, namespace: str) -> None
             await job.result(timeout=10)
         assert failed.value.result is not None
         assert failed.value.result.follow_up is None
-        async for record in job.records():
-            if isinstance(record, JobRecord):
-                not_started = e.tailrace.job(follow_up_id(record.incarnation, job.id))
-                break
+        async with aclosing(job.records()) as records:
+            first = await anext(records)
+        assert isinstance(first, JobRecord)
+        not_started = e.tailrace.job(follow_up_id(first.incarnation, job.id))
         await wait_until("it is settled", lambda: redis.exists(e.settings.keys.snapshot(job.id)))
         with pytest.raises(JobNotFound):
             await not_started.status()

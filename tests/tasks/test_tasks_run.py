@@ -23,6 +23,9 @@ def script(**fields: Any) -> dict[str, Any]:
 async def test_steps_in_sequence_and_side_by_side_are_runs_of_one_log(redis: Redis, namespace: str) -> None:
     app = App()
 
+    def count(text: str) -> int:
+        return len(text.split())
+
     @app.task
     async def research(ctx: Context, topic: str) -> Report:
         plan = await ctx.llm(f"plan {topic}", name="plan", **script(text="a plan"))
@@ -30,7 +33,7 @@ async def test_steps_in_sequence_and_side_by_side_are_runs_of_one_log(redis: Red
             ctx.llm(f"read one {plan}", name="read", tags=["side"], **script(text="first paper")),
             ctx.llm(f"read two {plan}", name="read", **script(text="second paper")),
         )
-        words = await ctx.step("count", lambda text: len(text.split()), f"{one} {two}")
+        words = await ctx.step("count", count, f"{one} {two}")
         ctx.emit("counted", {"words": words})
         return Report(title=topic, words=words)
 

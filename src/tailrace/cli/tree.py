@@ -9,9 +9,8 @@ from typing import Final, NamedTuple
 
 from pydantic import JsonValue
 
-from tailrace.schemas import RETRY_EVENT, REWIND_EVENT, START, Position, StreamEvent, parse_position
+from tailrace.schemas import PROGRESS_EVENT, RETRY_EVENT, REWIND_EVENT, START, Position, StreamEvent, parse_position
 
-_PROGRESS_EVENT: Final = "tailrace.progress"
 _CUSTOM_EVENT: Final = "on_custom_event"
 _MODELS: Final = frozenset({"llm", "chat_model"})
 #: Of texts, outputs and values no more than this is kept: a line shows less.
@@ -172,7 +171,7 @@ class RunTree:
         elif name == RETRY_EVENT:
             why = _error_of(data.get("error")) if "error" in data else "handed back by its worker"
             _note(run, Note(position, Sign.RETRY, f"tried again: {why}"))
-        elif name == _PROGRESS_EVENT and (done := _number(data.get("done"))) is not None:
+        elif name == PROGRESS_EVENT and (done := _number(data.get("done"))) is not None:
             run.progress = Progress(position, done, _number(data.get("total")))
         else:
             value = data["value"] if data.keys() == {"value"} else data

@@ -22,6 +22,7 @@ from tailrace.schemas.errors import (
     TailraceError,
 )
 from tailrace.schemas.events import (
+    PROGRESS_EVENT,
     RETRY_EVENT,
     REWIND_EVENT,
     Chunk,
@@ -111,6 +112,7 @@ __all__ = [
     "GRACE_S",
     "MAX",
     "METADATA_LIMIT",
+    "PROGRESS_EVENT",
     "RECORD",
     "REFUSED_PARAMS",
     "RETRY_EVENT",

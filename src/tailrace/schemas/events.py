@@ -14,6 +14,7 @@ EventsVersion = Literal["v1", "v2"]
 #: Custom events of tailrace's own, told apart by `name`.
 RETRY_EVENT: Final = "tailrace.retry"
 REWIND_EVENT: Final = "tailrace.rewind"
+PROGRESS_EVENT: Final = "tailrace.progress"
 
 
 class Chunk(str):

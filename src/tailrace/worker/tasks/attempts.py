@@ -10,13 +10,14 @@ from typing import Any, Final, cast
 from tailrace.joblog import LogRefusal
 from tailrace.schemas import (
     ROOT,
+    BrokerUnavailable,
+    BrokerUnsuitable,
     ErrorDetail,
     InvalidRequest,
     JsonObject,
     Status,
     StepFailed,
     StepMismatch,
-    TailraceError,
 )
 from tailrace.tasks import Task
 from tailrace.worker.attempts import Failed
@@ -46,6 +47,8 @@ class TaskAttempts:
         base = recorder.start()
         ledger = Ledger(recorder, History(self._job.memory.lines))
         if ledger.history.ended is not None:  # only its seal was lost
+            for step in ledger.history.steps.values():
+                ledger.used_by(step)
             return _completed(ledger)
         context = TaskContext(ledger, self._tools, attempt=number)
         began = time.monotonic()
@@ -69,13 +72,16 @@ class TaskAttempts:
                         data = {"output": output}
                         recorder.said(str(output))
             ledger.complete(context.root)
-        except Again as again:
-            raise Failed(again.detail, again=True) from None
         except (OutputLimit, LogRefusal, Failed):
             raise
         except Exception as error:
             _check(ledger)
             raise Failed(self._detail(error), again=False) from error
+        except (Again, BaseExceptionGroup):
+            _check(ledger)
+            raise
+        finally:
+            await ledger.close()
         _check(ledger)
         recorder.write(*splice.close())
         if data is not None:
@@ -103,7 +109,7 @@ class TaskAttempts:
                 return ErrorDetail(type="step_mismatch", message=str(error), code=error.step)
             case InvalidRequest():
                 return ErrorDetail(type="invalid_request", message=str(error)[:_MESSAGE_LIMIT])
-            case TailraceError():
+            case BrokerUnavailable() | BrokerUnsuitable():
                 raise error
             case _:
                 # Where, not what: an exception's text may quote a prompt, which has no place in a log.
@@ -120,6 +126,8 @@ def _check(ledger: Ledger) -> None:
     if refusal is not None:
         raise refusal
     ledger.recorder.check()
+    if ledger.failed_attempt is not None:
+        raise ledger.failed_attempt
     if ledger.mismatch is not None:
         mismatch = ledger.mismatch
         raise Failed(ErrorDetail(type="step_mismatch", message=str(mismatch), code=mismatch.step), again=False)

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 import threading
 import time
 import uuid
@@ -12,12 +13,11 @@ from typing import Any, Final, cast
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from tailrace.joblog import LogRefusal
-from tailrace.schemas import Duration, InvalidRequest, JobRequest, JsonObject, seconds
-from tailrace.tasks import Child, Context, Emitted, LlmStep, input_hash
+from tailrace.schemas import PROGRESS_EVENT, Duration, InvalidRequest, JobRequest, JsonObject, StepFailed, seconds
+from tailrace.tasks import Child, Context, Emitted, Identity, LlmStep, input_hash
 from tailrace.worker.memory import Line
 from tailrace.worker.recorder import OutputLimit
 from tailrace.worker.relay import LogWriter
-from tailrace.worker.tasks.history import PROGRESS_EVENT
 from tailrace.worker.tasks.ledger import Called, Ledger
 from tailrace.worker.tasks.llm import LlmRun
 from tailrace.worker.tasks.scope import Scope, current_scope, entered
@@ -117,29 +117,46 @@ class TaskContext(Context):
         request = self._request(prompt, **asked)
         known = name or request.task or request.model or "child"
         called = self._call(known, "child", json_of(request))
-        # The incarnation is random: who does not know this job's log cannot guess its children's ids.
-        secret = f"{self._job.record.incarnation}/{self.job_id}/{called.identity}"
         return ChildStep(
             called,
             request,
-            job_id=hashlib.sha256(secret.encode()).hexdigest()[:32],
+            job_id=self._child_id(called.identity),
             ledger=self._ledger,
             jobs=self._tools.jobs,
             name=known,
             policy=self._policy(called, request, retries=0, timeout=None),
         )
 
+    def _child_id(self, identity: Identity) -> str:
+        """The id of a child: one for each run of its step, so that a step which is tried again asks anew."""
+        history = self._ledger.history
+        known = history.steps.get(identity.path)
+        run = history.runs_of(identity.path) - (known is not None)
+        # The incarnation is random: who does not know this job's log cannot guess its children's ids.
+        secret = f"{self._job.record.incarnation}/{self.job_id}/{identity}" + (f"~{run}" if run else "")
+        return hashlib.sha256(secret.encode()).hexdigest()[:32]
+
     async def gather(self, *branches: Awaitable[Any], limit: int | None = None) -> list[Any]:
+        if limit is not None and limit < 1:
+            raise InvalidRequest(f"limit must be at least 1, not {limit!r}")
         scope = self._scope()
+        scope.called()
         paths = scope.paths.branches(len(branches))
         gate = asyncio.Semaphore(limit or max(1, len(branches)))
+        failures: list[Exception] = []
 
         async def carry_out(path: str, branch: Awaitable[Any]) -> Any:
             own = Scope(path, run=scope.run, above=scope.above, branch=path, key=self._key(path))
             async with gate:
-                with entered(own):
-                    value = await branch
-            self._ledger.complete(own)
+                if failures and not self._ledger.history.came_to(_path_of(branch, path)):
+                    raise asyncio.CancelledError  # nobody wants it any more
+                try:
+                    with entered(own):
+                        value = await branch
+                    self._ledger.complete(own)
+                except Exception as error:
+                    failures.append(error)
+                    raise
             return value
 
         tasks = [
@@ -149,10 +166,17 @@ class TaskContext(Context):
         try:
             if tasks:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            failed = next((task for task in tasks if task.done() and (task.cancelled() or task.exception())), None)
-            return [task.result() for task in ([failed] if failed else tasks)]
+            ended = [task for task in tasks if task.done() and not task.cancelled()]
+            blow = next((error for task in ended if (error := task.exception()) and error not in failures), None)
+            if blow is not None or failures:
+                raise blow or min(failures, key=self._failed_at)
+            return [task.result() for task in tasks]
         finally:
             await self._call_off(tasks, branches)
+
+    def _failed_at(self, error: Exception) -> float:
+        """Of several failures the one that the log has first is raised: in every attempt the same."""
+        return self._ledger.history.failed_at(error.step) if isinstance(error, StepFailed) else math.inf
 
     async def _call_off(self, tasks: Sequence["asyncio.Task[Any]"], branches: Sequence[Awaitable[Any]]) -> None:
         """End what still runs of a `gather`: nothing, if all went well."""
@@ -245,6 +269,11 @@ class TaskContext(Context):
 
     def _key(self, what: str) -> str:
         return str(uuid.uuid5(_KEYS, f"{self._job.record.incarnation}/{self.job_id}/{what}"))
+
+
+def _path_of(branch: Awaitable[Any], path: str) -> str:
+    """Where a branch of `gather` takes its steps, or is one."""
+    return branch.called.identity.path if isinstance(branch, LlmRun | FunctionStep | ChildStep) else path
 
 
 def json_of(request: JobRequest) -> JsonObject:

@@ -1,16 +1,15 @@
 """What earlier attempts have left in the log of a task: its steps, how far each came, what was told. Pure: no I/O."""
 
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
-from tailrace.schemas import RETRY_EVENT, ROOT, ErrorDetail, JsonObject, chunk_run
+from tailrace.schemas import PROGRESS_EVENT, RETRY_EVENT, ROOT, ErrorDetail, JsonObject, chunk_run
 from tailrace.tasks.identity import Identity, parent_of
 from tailrace.worker.memory import Line
-
-PROGRESS_EVENT: Final = "tailrace.progress"
 
 #: Where custom events come from: the run, and the branch of `gather` if it was in one; then their name.
 Source = tuple[int, str | None, str]
@@ -30,6 +29,8 @@ class StepRun:
     """What its end event carries."""
     error: ErrorDetail | None = None
     """It is over, and has failed."""
+    failed_at: float = math.inf
+    """Which of the failures of this log it is, in order."""
     resumed: bool = False
     """Whether this attempt has come to it."""
 
@@ -48,11 +49,13 @@ class History:
         self._told: defaultdict[Source, list[Line]] = defaultdict(list)
         self._repeated: Counter[Source] = Counter()
         self._last_run = ROOT
+        self._failures = len(lines)
         self._progress: dict[tuple[int, str | None], float] = {}
         self._fold(lines)
 
     def _fold(self, lines: Sequence[Line]) -> None:
         standing: defaultdict[int, list[Line]] = defaultdict(list)
+        tried_again: dict[int, int] = {}
         for line in lines:
             if line.field in ("attempt", "job", "end"):
                 continue
@@ -63,9 +66,23 @@ class History:
                 standing[run] = [known for known in standing[run] if self._order_of(known) <= edge]
             else:
                 standing[run].append(line)
+                if run != ROOT and _name_of(line) == RETRY_EVENT:
+                    # Also if a rewind takes it back, which only says that the run's text goes on from before it.
+                    tried_again[run] = self._order_of(line)
         steps = [step for run, own in standing.items() if (step := self._fold_run(run, own)) is not None]
         for step in sorted(steps, key=lambda step: self._order_of(step.start)):
             self.begun(step)
+        for step in steps:
+            if step.number in tried_again:
+                self._let_go(step.identity.path, tried_again[step.number])
+
+    def _let_go(self, path: str, at: int) -> None:
+        """A step was tried again: what an earlier try came to need not be come to, as in the attempt that tried it."""
+        for below, step in list(self.steps.items()):
+            if below.startswith(f"{path}/") and self._order_of(step.start) < at:
+                step.resumed = True
+                if step.failed_at < at:
+                    self._forget(step)
 
     def _fold_run(self, run: int, lines: Sequence[Line]) -> StepRun | None:
         step: StepRun | None = None
@@ -87,6 +104,7 @@ class History:
                 step.ended = data
             elif step is not None and event.endswith("_error"):
                 step.error = ErrorDetail.model_validate(data["error"])
+                step.failed_at = self._order_of(line)
         return step
 
     def _take_told(self, run: int, fields: Any, line: Line) -> None:
@@ -125,6 +143,10 @@ class History:
         """The steps of a scope that an earlier attempt came to and this one has not (yet)."""
         return (step for step in self._within[path] if not step.resumed)
 
+    def came_to(self, path: str) -> bool:
+        """Whether there is a run of this step, or of one within."""
+        return path in self.steps or any(below.startswith(f"{path}/") for below in self.steps)
+
     def excuse(self, path: str) -> None:
         """A step that was called off need not be come to."""
         step = self.steps.get(path)
@@ -135,8 +157,21 @@ class History:
         """What a step is part of is tried again: what failed within runs anew, what is finished stands."""
         for step in [step for below, step in self.steps.items() if below.startswith(f"{path}/")]:
             if step.error is not None:
-                del self.steps[step.identity.path]
-                self._within[parent_of(step.identity.path)].remove(step)
+                self._forget(step)
+
+    def _forget(self, step: StepRun) -> None:
+        del self.steps[step.identity.path]
+        self._within[parent_of(step.identity.path)].remove(step)
+
+    def failed(self, step: StepRun, error: ErrorDetail) -> None:
+        """A step has failed in this attempt."""
+        step.error, step.failed_at = error, self._failures
+        self._failures += 1
+
+    def failed_at(self, path: str) -> float:
+        """Where the failure of a step stands among those of the job: the same in every attempt."""
+        step = self.steps.get(path)
+        return math.inf if step is None else step.failed_at
 
     # What was told.
 
@@ -172,3 +207,7 @@ class History:
 
     def progressed(self, run: int, branch: str | None, done: float) -> None:
         self._progress[run, branch] = done
+
+
+def _name_of(line: Line) -> str | None:
+    return json.loads(line.text).get("name") if line.field == "event" else None

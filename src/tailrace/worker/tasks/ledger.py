@@ -1,7 +1,11 @@
 """Keeps the books of an attempt at a task: which step is which run, what is written of it."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from pydantic import JsonValue
 
@@ -21,6 +25,17 @@ class Called(NamedTuple):
     identity: Identity
 
 
+@dataclass(eq=False, slots=True)
+class Reading:
+    """An answer that is being iterated over."""
+
+    scope: Scope
+    step: StepRun
+    kind: str
+    left: bool = False
+    """Whoever iterated has stopped before its end."""
+
+
 class Again(BaseException):
     """What a task was given cannot be taken back: it is run again, from its beginning. Not an Exception: it is nothing that a
     task may deal with."""
@@ -38,6 +53,10 @@ class Ledger:
         self.usage: dict[str, int] = {}
         """Of all answers of models, those of earlier attempts included."""
         self.mismatch: StepMismatch | None = None
+        self.failed_attempt: Failed | None = None
+        """What ends the attempt, should the task take no notice of it."""
+        self._readings: dict[int, Reading] = {}
+        self._answers = WeakKeyDictionary[AsyncGenerator[str], Scope]()
         recorder.rewound = history.rewound
 
     @property
@@ -47,6 +66,7 @@ class Ledger:
     def call(self, scope: Scope, name: str, given: str) -> Called:
         """Fix a step's identity. Raises: InvalidRequest, StepMismatch, RuntimeError."""
         scope.called()
+        self._go_on(scope, over=False)
         called = Called(scope, Identity(scope.paths.step(name), given))
         known = self.history.steps.get(called.identity.path)
         if known is not None and known.identity != called.identity:
@@ -78,7 +98,10 @@ class Ledger:
             step.resumed = True
             if step.ended is None and step.error is None and step.output and self._must_not_restart():
                 message = 'an attempt died after a step had begun to answer, and on_restart="fail"'
-                raise Failed(ErrorDetail(type="restarted", message=message, retryable=True), again=False)
+                detail = ErrorDetail(type="restarted", message=message, retryable=True)
+                self.failed_attempt = Failed(detail, again=False)
+                raise self.failed_attempt
+            self._count(step)
             return step
         if next(history.passed_over(called.scope.path), None) is not None:
             self.differs(path)
@@ -100,6 +123,15 @@ class Ledger:
         self.recorder.write(start)
         return step
 
+    def _count(self, step: StepRun) -> None:
+        """What an earlier attempt has said counts in this one too. Raises: OutputLimit."""
+        if step.ended is None:
+            return
+        for line in step.output:
+            self.recorder.said(line.text)
+        if "output" in step.ended:
+            self.recorder.said(str(step.ended["output"]))
+
     def _must_not_restart(self) -> bool:
         return self.recorder.job.request.on_restart == "fail"
 
@@ -109,14 +141,28 @@ class Ledger:
         self.recorder.write(self.recorder.event(f"on_{kind}_end", run=step.number, data=data))
         await self.recorder.writer.flushed()
 
-    def end_soon(self, step: StepRun, kind: str, data: JsonObject) -> None:
-        """As `end`, where there is no waiting."""
-        step.ended = data
-        self.recorder.write(self.recorder.event(f"on_{kind}_end", run=step.number, data=data))
+    def reads(self, scope: Scope, step: StepRun, kind: str) -> Reading:
+        """Somebody begins to iterate over an answer."""
+        reading = self._readings[step.number] = Reading(scope, step, kind)
+        return reading
+
+    def read(self, step: StepRun) -> None:
+        """It has come to its end, or failed."""
+        self._readings.pop(step.number, None)
+
+    def _go_on(self, scope: Scope, *, over: bool) -> None:
+        """A task that goes on has left the answers it has stopped to read: what it has read of them is all that it is to get in
+        the next attempt. Only now: when they are closed it is not known whether it was the task's will or a blow."""
+        for number, reading in list(self._readings.items()):
+            if reading.scope is scope and (reading.left or over):
+                del self._readings[number]
+                reading.step.ended = {"left": True}
+                left = self.recorder.event(f"on_{reading.kind}_end", run=number, data={"left": True})
+                self.recorder.write(left)
 
     async def fail(self, step: StepRun, kind: str, error: ErrorDetail, cause: BaseException | None) -> StepFailed:
         """Write that a step has failed; the error to raise."""
-        step.error = error
+        self.history.failed(step, error)
         data: dict[str, JsonValue] = {"error": error.model_dump(mode="json")}
         self.recorder.write(self.recorder.event(f"on_{kind}_error", run=step.number, data=data))
         await self.recorder.writer.flushed()
@@ -136,11 +182,38 @@ class Ledger:
         await self.recorder.writer.flushed()
         return self.recorder.job.memory.output(step.number)
 
+    def again_whole(self, error: ErrorDetail) -> Again:
+        """What is to be raised so that the task is run again, from its beginning."""
+        self.failed_attempt = Failed(error, again=True)
+        return Again(error)
+
+    def answering(self, scope: Scope, answer: AsyncGenerator[str]) -> None:
+        """Somebody iterates over an answer, and may leave before its end."""
+        self._answers[answer] = scope
+
+    async def close(self, path: str = "") -> None:
+        """What was called here is over: whatever is still being asked for, nobody waits for it any more. (An error holds the
+        frames it came through, so that what they iterate over is not closed by itself.)"""
+        for answer, scope in list(self._answers.items()):
+            if not path or scope.path == path or scope.path.startswith(f"{path}/"):
+                with suppress(RuntimeError):  # a coroutine that the task has left behind is at it
+                    await answer.aclose()
+
     def complete(self, scope: Scope) -> None:
         """A scope has come to its end. Raises: StepMismatch if an earlier attempt came to steps that this one has not."""
         missed = next(self.history.passed_over(scope.path), None)
         if missed is not None:
             self.differs(missed.identity.path)
+        self._go_on(scope, over=True)
+
+    def used_by(self, step: StepRun) -> None:
+        """Add up what a finished step says that it used."""
+        ended: Any = step.ended or {}
+        output = ended.get("output")
+        # An answer's usage is the end's own, a child's is in its result.
+        self.used(
+            output.get("usage") if "job_id" in json.loads(step.start.text).get("data", {}) else ended.get("usage")
+        )
 
     def used(self, usage: Mapping[str, Any] | None) -> None:
         """Add up what models say that they used."""

@@ -1,6 +1,5 @@
 """A task's call of a model: a run of its own, spliced, continued or taken from the log."""
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -12,7 +11,7 @@ from tailrace.worker.answer import Answer
 from tailrace.worker.memory import Line
 from tailrace.worker.sources import UpstreamError
 from tailrace.worker.tasks.history import StepRun
-from tailrace.worker.tasks.ledger import Again, Called, Ledger
+from tailrace.worker.tasks.ledger import Called, Ledger
 from tailrace.worker.tasks.trying import Policy
 from tailrace.worker.upstreams import Upstreams
 
@@ -42,7 +41,9 @@ class LlmRun(LlmStep):
         return self._whole().__await__()
 
     def __aiter__(self) -> AsyncIterator[str]:
-        return self._text()
+        text = self._text()
+        self._ledger.answering(self.called.scope, text)
+        return text
 
     async def _whole(self) -> Answered:
         step = self._begin()
@@ -56,12 +57,13 @@ class LlmRun(LlmStep):
         step = self._begin()
         parts = Parts(step.number)
         if step.ended is not None:
-            for line in step.output:
+            for line in self._standing(step):
                 if text := _answer_in(parts, line):
                     yield text
             self._answered(step)
             return
         shown = False
+        reading = self._ledger.reads(self.called.scope, step, self._kind)
         try:
             async with aclosing(self._tries(step, may_repeat=lambda: not shown)) as pieces:
                 async for lines in pieces:
@@ -69,15 +71,13 @@ class LlmRun(LlmStep):
                         if text := _answer_in(parts, line):
                             shown = True
                             yield text
-        finally:
-            self._left(step)
-
-    def _left(self, step: StepRun) -> None:
-        """Whoever iterated has left before the end, and no blow has ended it: the next attempt's is to get as much."""
-        task = asyncio.current_task()
-        if step.ended or step.error or self._ledger.recorder.writer.refusal or (task and task.cancelling()):
-            return
-        self._ledger.end_soon(step, self._kind, {"left": True})
+        except GeneratorExit:
+            reading.left = True
+            raise
+        except BaseException:
+            self._ledger.read(step)
+            raise
+        self._ledger.read(step)
 
     def _begin(self) -> StepRun:
         """Raises: StepMismatch, StepFailed, RuntimeError."""
@@ -118,7 +118,7 @@ class LlmRun(LlmStep):
                 if not detail.retryable or tries > self._policy.retries:
                     raise await ledger.fail(step, self._kind, self._policy.discreet(detail), error) from error
                 if not may_repeat():
-                    raise Again(detail) from error
+                    raise ledger.again_whole(detail) from error
                 stands = await ledger.again(step, self._policy.discreet(detail))
                 await self._policy.pause(tries)
             else:
@@ -129,11 +129,16 @@ class LlmRun(LlmStep):
             data = {"finish_reason": answer.outcome.finish_reason, "usage": answer.outcome.usage}
         await ledger.end(step, self._kind, {name: value for name, value in data.items() if value is not None})
 
+    def _standing(self, step: StepRun) -> list[Line]:
+        """The lines of a finished run. Of one that was left before its end the log knows best how far it came."""
+        left = step.ended is not None and step.ended.get("left")
+        return self._ledger.recorder.job.memory.output(step.number) if left else step.output
+
     def _answered(self, step: StepRun) -> Answered:
         data: Any = step.ended or {}
         usage = data.get("usage")
         self._ledger.used(usage)
-        output = output_of((Entry(START, line.field, line.text) for line in step.output), step.number)
+        output = output_of((Entry(START, line.field, line.text) for line in self._standing(step)), step.number)
         first = output.first
         return Answered(
             first.text,

@@ -36,10 +36,10 @@ class Scope:
     def called(self) -> None:
         """Note who calls a step. Raises: RuntimeError if several coroutines take turns: their order is chance."""
         caller = asyncio.current_task()
-        if caller is None or caller is self._owner:
-            return
-        self._callers = {task for task in self._callers if not task.done()} | {caller}
-        if len(self._callers) > 1:
+        others = {task for task in self._callers if not task.done()} - {caller}
+        if caller is not None and caller is not self._owner:
+            self._callers = others | {caller}
+        if others:
             raise RuntimeError(
                 "several coroutines take steps here side by side, so the order of their steps is chance and the next "
                 "attempt could not know them again: hand them to `await ctx.gather(...)`, not to asyncio's"

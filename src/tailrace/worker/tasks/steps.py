@@ -9,14 +9,21 @@ from typing import Any, cast
 from tailrace.joblog import LogRefusal
 from tailrace.schemas import (
     START,
+    BrokerUnavailable,
+    BrokerUnsuitable,
     Entry,
     ErrorDetail,
+    HistoryLost,
     InvalidRequest,
     JobCancelled,
+    JobConflict,
     JobEnded,
+    JobExpired,
     JobFailed,
+    JobNotFound,
     JobRequest,
     JsonObject,
+    QueueFull,
     Result,
     StepFailed,
     StepMismatch,
@@ -77,12 +84,10 @@ class FunctionStep(Awaitable[Any]):
             cause: Exception
             try:
                 data = await self._try(step)
-            except (StepMismatch, OutputLimit, Failed, LogRefusal):
-                raise
-            except TailraceError as error:
-                if not isinstance(error, StepFailed | InvalidRequest | JobEnded):
-                    raise  # Redis: the job's trouble, not the step's
-                cause, detail = error, error.error if isinstance(error, StepFailed) else policy.raised(error)
+            except (StepMismatch, OutputLimit, Failed, LogRefusal, BrokerUnavailable, BrokerUnsuitable):
+                raise  # the job's trouble, not the step's
+            except StepFailed as error:
+                cause, detail = error, error.error
             except Exception as error:
                 cause, detail = error, policy.raised(error)
                 if isinstance(error, TimeoutError) and error.args == (step.run_id,):
@@ -113,6 +118,8 @@ class FunctionStep(Awaitable[Any]):
             if timeout.expired():
                 raise TimeoutError(step.run_id) from None
             raise
+        finally:
+            await self._ledger.close(scope.path)
         self._ledger.complete(scope)
         if "output" in data:
             self._ledger.recorder.said(str(data["output"]))
@@ -182,9 +189,9 @@ class ChildStep(Child):
             # Whoever cancels this job looks into its log for the children to cancel.
             await ledger.recorder.writer.flushed()
             try:
-                await jobs.submit(self._request, self.job_id)
+                await self._submit(jobs)
                 result = await jobs.result(self.job_id)
-            except (JobEnded, InvalidRequest) as error:
+            except (JobEnded, InvalidRequest, JobNotFound, JobConflict, HistoryLost) as error:
                 detail = self._policy.discreet(_of_child(error))
                 raise await ledger.fail(step, _CHAIN, detail, error) from error
             output = result.model_dump(mode="json", exclude={"native"}, exclude_defaults=True)
@@ -195,11 +202,28 @@ class ChildStep(Child):
         ledger.used(result.usage)
         return result
 
+    async def _submit(self, jobs: Jobs) -> None:
+        tries = 0
+        while True:
+            try:
+                await jobs.submit(self._request, self.job_id)
+            except QueueFull:  # this job was accepted: it waits, until its deadline
+                tries += 1
+                await self._policy.pause(tries)
+            else:
+                return
 
-def _of_child(error: JobEnded | InvalidRequest) -> ErrorDetail:
-    if isinstance(error, JobFailed):
-        return error.error
-    if isinstance(error, InvalidRequest):
-        return ErrorDetail(type="invalid_request", message=str(error))
-    word = "child_cancelled" if isinstance(error, JobCancelled) else "child_expired"
+
+def _of_child(error: TailraceError) -> ErrorDetail:
+    match error:
+        case JobFailed():
+            return error.error
+        case InvalidRequest():
+            word = "invalid_request"
+        case JobCancelled():
+            word = "child_cancelled"
+        case JobExpired():
+            word = "child_expired"
+        case _:  # deleted, evicted, or its id taken
+            word = "child_lost"
     return ErrorDetail(type=word, message=str(error))
