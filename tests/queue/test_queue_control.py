@@ -68,9 +68,12 @@ async def test_a_quiet_connection_is_asked_whether_it_lives_and_stays(redis: Any
 
 async def test_a_killed_connection_is_subscribed_anew(real_redis: AnyRedis, keys: Keys) -> None:
     heard: list[str] = []
+    others = {connection["id"] for connection in await real_redis.client_list(_type="pubsub")}
     async with Control(lambda _, job_id: heard.append(job_id), keys=keys, redis=real_redis, worker_name="w") as control:
         await asyncio.wait_for(control.subscribed.wait(), 5)
-        await real_redis.client_kill_filter(_type="pubsub")
+        own = {connection["id"] for connection in await real_redis.client_list(_type="pubsub")} - others
+        assert len(own) == 1
+        await real_redis.client_kill_filter(_id=own.pop())
         await wait_until("the loss is noticed", lambda: not control.subscribed.is_set())
         await asyncio.wait_for(control.subscribed.wait(), 5)
         await real_redis.publish(keys.worker("w"), control_message(CANCEL, "a"))

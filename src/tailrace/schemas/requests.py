@@ -241,8 +241,8 @@ def _task_input(value: object) -> JsonValue:
     """The JSON of models, dataclasses, dates and what else pydantic knows."""
     try:
         dumped: JsonValue = to_jsonable_python(value)
-    except PydanticSerializationError as error:
-        raise InvalidRequest(f"input is no JSON, dataclass or pydantic model: {error}") from None
+    except (PydanticSerializationError, ValueError, RecursionError) as error:
+        raise InvalidRequest(f"input is no JSON, dataclass or pydantic model ({type(error).__name__})") from None
     return dumped
 
 
