@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiohttp import web
+from openai import OpenAI
 from redis.asyncio import Redis
 
-from openai import OpenAI
 from tailrace import Settings
 from tailrace.consumer.webhooks import Webhooks
 from tailrace.joblog import Broker

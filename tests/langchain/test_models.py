@@ -6,10 +6,10 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import openai
 import pytest
 from langchain_core.messages import AIMessageChunk
 
-import openai
 from stack import Stack
 from tailrace import AsyncTailrace, Status, Tailrace
 from tailrace.langchain import ChatTailrace, JobOptions, TailraceLLM

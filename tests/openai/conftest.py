@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+import openai
 import pytest
 
-import openai
 from stack import Stack, running_stack
 from tailrace import Tailrace
 from tailrace.openai import OpenAI

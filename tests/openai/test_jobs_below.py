@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import httpx2
+import openai
 import pytest
 from redis.asyncio import Redis
 
-import openai
 from engine import engine, wait_until
 from stack import Stack, running_stack
 from tailrace import Status, Tailrace

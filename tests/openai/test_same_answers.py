@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import Any, Final, cast
 
-import pytest
-
 import openai
+import pytest
 
 MESSAGES: Final[list[Any]] = [{"role": "user", "content": "the weather in 'Rome', please"}]
 PARAMETERS: Final = {"type": "object", "properties": {"city": {"type": "string"}}}

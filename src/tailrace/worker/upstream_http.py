@@ -16,9 +16,9 @@ from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import httpx2
+from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, DefaultAioHttpClient, Timeout
 from pydantic_core import from_json
 
-from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, DefaultAioHttpClient, Timeout
 from tailrace.schemas import UpstreamSettings
 from tailrace.worker.sources.errors import Phase, UpstreamError, describe, status_retryable
 
