@@ -132,7 +132,7 @@ MUTANTS: Final[dict[str, InLua | InPython]] = {
     # The log.
     "an append does not compare": _lua(("if found ~= ARGV[2] then", "if false then"), theme="loss"),
     "a claim counts up instead of asking for the time": _lua(
-        ("math.max(now, seq_order(id) + 1, tonumber(ARGV[4]) + 1) + tonumber(ARGV[5])", "seq_order(id) + 1"),
+        ("math.max(now, known + 1) + tonumber(ARGV[5])", "stands + 1"),
         theme="loss",
     ),
     "a seal is a status, not the last id": _lua(
@@ -152,7 +152,9 @@ MUTANTS: Final[dict[str, InLua | InPython]] = {
     "a claim does not say after what": _lua(('\'{"after":"\' .. id', "'{\"after\":\"' .. '0-1'")),
     "an append does not find itself": _lua(("if found == last then return {'ok'} end", ""), theme="network"),
     "an append calls a newer attempt a loss": _lua(
-        ("if found_epoch > own_epoch then return {'fenced', found} end", ""), theme="zombies"
+        ("if found_epoch > own_epoch then return {'fenced', found} end", ""),
+        ("if stands > known then return {'fenced', id} end", ""),
+        theme="zombies",
     ),
     "a seal does not compare": _lua(("if ARGV[2] ~= '' and found ~= ARGV[2] then", "if false then"), theme="loss"),
     # The queue.
@@ -175,7 +177,9 @@ MUTANTS: Final[dict[str, InLua | InPython]] = {
     ),
     "a new attempt does not splice": _python(("tailrace.worker.splice.Splice.feed", _all_is_new), theme="deaths"),
     "a hand-off does not look at the log": _lua(
-        ("if redis.call('EXISTS', log) == 1 and not sealed() then return {'open'} end", ""), theme="loss"
+        ("if redis.call('EXISTS', log) == 1 and not sealed() then return {'open'} end", ""),
+        ("if ARGV[3] ~= '1' and redis.call('XLEN', log) > 0 and redis.call('PTTL', log) > 0", "if false"),
+        theme="loss",
     ),
     "nobody sweeps": _python(("tailrace.worker.sweep.sweep", _nothing_open), theme="loss"),
     # The readers.

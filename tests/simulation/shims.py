@@ -78,6 +78,9 @@ def in_place(loop: SimulatedLoop, chance: random.Random) -> Generator[None]:
     with ExitStack() as stack:
         for place, stand_in in (
             ("tailrace.worker.run.time", clock),
+            ("tailrace.worker.answer.time", clock),
+            ("tailrace.worker.quarantine.time", clock),
+            ("tailrace.worker.recorder.time", clock),
             ("tailrace.queue.enqueue.time", clock),
             ("tailrace.joblog.writing.secrets", hidden),
             ("tailrace.producer.submitting.secrets", hidden),
