@@ -58,7 +58,12 @@ def test_an_ipv4_address_inside_an_ipv6_one_is_no_other(address: IPv4Address) ->
     public = is_public(str(address))
     assert is_public(f"::ffff:{address}") == public
     assert is_public(str(IPv6Address((0x64FF9B << 96) | int(address)))) == public
-    assert is_public(str(IPv6Address((0x2002 << 112) | (int(address) << 80)))) == public
+
+
+@given(st.ip_addresses(v=4), st.ip_addresses(v=4))
+def test_an_address_inside_a_tunnel_is_never_public(address: IPv4Address, server: IPv4Address) -> None:
+    assert not is_public(str(IPv6Address((0x2002 << 112) | (int(address) << 80))))
+    assert not is_public(str(IPv6Address((0x20010000 << 96) | (int(server) << 64) | (int(address) ^ 0xFFFFFFFF))))
 
 
 @given(st.ip_addresses())

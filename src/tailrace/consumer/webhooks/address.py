@@ -23,7 +23,8 @@ def is_public(address: str) -> bool:
     except ValueError:
         return False
     if isinstance(ip, IPv6Address):
-        if ip in _LOCAL_NAT64 or ip.is_site_local:
+        # Of tunnels (6to4, Teredo), later Pythons say that they are private, earlier ones not: nobody receives there.
+        if ip in _LOCAL_NAT64 or ip.is_site_local or ip.sixtofour is not None or ip.teredo is not None:
             return False
         inner = _inside(ip)
         if inner is not None:
@@ -32,11 +33,9 @@ def is_public(address: str) -> bool:
 
 
 def _inside(ip: IPv6Address) -> IPv4Address | None:
-    if ip.teredo is not None:
-        return ip.teredo[1]
     if ip in _NAT64 or int(ip) >> 32 == 0:
         return IPv4Address(int(ip) & 0xFFFFFFFF)
-    return ip.ipv4_mapped or ip.sixtofour
+    return ip.ipv4_mapped
 
 
 class PublicOnly(httpcore2.AsyncNetworkBackend):
