@@ -15,7 +15,7 @@ from tailrace.joblog import (
     append_command,
     claim,
     encode_snapshot,
-    read_log,
+    read_whole,
     refuse,
     seal,
     store_snapshot,
@@ -139,7 +139,7 @@ async def archived(job: Job) -> None:
 
 async def shown(job: Job) -> list[Entry]:
     """What readers get."""
-    return [entry async for page in read_log(job.broker, job.keys, job.job_id) for entry in page]
+    return await read_whole(job.broker, job.keys, job.job_id)
 
 
 async def attached(broker: Broker, keys: Keys, job_id: str) -> Job:

@@ -28,7 +28,7 @@ from tailrace.joblog import (
     encode_snapshot,
     erase,
     parse_publication,
-    read_log,
+    read_whole,
     seal,
     store_snapshot,
 )
@@ -138,7 +138,7 @@ class Model:
 
     async def shown(self) -> list[Entry]:
         """What readers get."""
-        return [entry async for page in read_log(self.broker, self.keys, JOB) for entry in page]
+        return await read_whole(self.broker, self.keys, JOB)
 
     async def refusal(self, writer: Writer, *, claiming: bool) -> type[LogRefusal] | None:
         """What the log must answer to this writer."""

@@ -59,3 +59,4 @@ def test_a_result_is_the_same_after_json_and_after_pickling() -> None:
 def test_a_status_is_its_word_and_knows_whether_it_is_an_end(status: Status) -> None:
     assert f"{status}" == status.value
     assert status.ended == (status not in {"queued", "in_progress"})
+    assert status.well == (status in {"completed", "incomplete"})

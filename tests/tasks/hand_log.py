@@ -36,6 +36,7 @@ class HandWriter:
     """Writes into memory at once. `flushed` gives others their turn, as a round trip does."""
 
     refusal: LogRefusal | None = None
+    has_room = True
 
     def __init__(self, memory: Memory, epoch: int) -> None:
         self._memory, self._epoch, self._seq = memory, epoch, 0

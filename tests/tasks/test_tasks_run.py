@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from redis.asyncio import Redis
 
 from engine import engine
-from tailrace import App, Context, JobFailed, StepFailed
+from tailrace import App, Context, InvalidRequest, JobFailed, StepFailed
 
 
 class Report(BaseModel):
@@ -93,3 +93,57 @@ async def test_a_step_that_fails_fails_the_task_unless_it_is_caught(redis: Redis
             await job.result(timeout=10)
         job = await e.tailrace.submit(task="careful")
         assert await job.text(timeout=10) == "load.0 step_error"
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (ValueError("half a pair: \ud83d"), "ValueError: half a pair: \ufffd"),
+        (Mute(), "Mute"),
+        (ValueError("x" * 3000), f"ValueError: {'x' * 1988}"),
+        (InvalidRequest("half a pair: \ud83d"), "half a pair: \ufffd"),
+    ],
+    ids=["lone surrogate", "no text", "long", "invalid request"],
+)
+async def test_an_authors_exception_ends_the_task_whatever_its_text(
+    raised: Exception, told: str, redis: Redis, namespace: str
+) -> None:
+    app = App()
+
+    @app.task
+    async def careless(ctx: Context) -> None:
+        raise raised
+
+    async with engine(redis, namespace, app=app) as e:
+        job = await e.tailrace.submit(task="careless", max_attempts=1)
+        with pytest.raises(JobFailed) as failed:
+            await job.result(timeout=10)
+    assert failed.value.error.message == told
+
+
+async def test_a_steps_exception_is_told_without_lone_surrogates(redis: Redis, namespace: str) -> None:
+    app = App()
+
+    def breaks() -> None:
+        raise ValueError("half a pair: \ud83d")
+
+    @app.task
+    async def careful(ctx: Context) -> str:
+        try:
+            await ctx.step("load", breaks)
+        except StepFailed as error:
+            return error.error.message
+        return "went well"
+
+    async with engine(redis, namespace, app=app) as e:
+        job = await e.tailrace.submit(task="careful")
+        assert await job.text(timeout=10) == "ValueError: half a pair: \ufffd"
+        errors: list[Any] = [
+            event["data"]["error"] async for event in job.stream_events() if event["event"] == "on_chain_error"
+        ]
+    assert [error["message"] for error in errors] == ["ValueError: half a pair: \ufffd"]

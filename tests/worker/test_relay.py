@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from tailrace.joblog import Broker, End, Fenced, Gone, LogRefusal, Sealed, claim, read_log, seal
+from tailrace.joblog import Broker, End, Fenced, Gone, LogRefusal, Sealed, claim, read_whole, seal
 from tailrace.producer import Producer
 from tailrace.schemas import Entry, JobRequest, Keys, Status
 from tailrace.worker.job import load
@@ -32,7 +32,7 @@ async def writing(
 
 
 async def log(broker: Broker, keys: Keys) -> list[Entry]:
-    return [entry async for page in read_log(broker, keys, "j") for entry in page]
+    return await read_whole(broker, keys, "j")
 
 
 async def text(broker: Broker, keys: Keys) -> str:

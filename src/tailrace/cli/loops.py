@@ -35,6 +35,15 @@ def run_loop(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(main)
 
 
+def with_server(settings: Settings) -> Settings:
+    """The settings with a server in them: the embedded one, started if need be, where they name none."""
+    if settings.redis_url is not None:
+        return settings
+    from tailrace.joblog.embedded import embedded_url  # who has a server never needs it
+
+    return settings.model_copy(update={"redis_url": embedded_url()})
+
+
 async def require_server(settings: Settings) -> None:
     """Raises: BrokerUnavailable, BrokerUnsuitable with its cure."""
     async with connected(settings.redis_url or "") as broker:

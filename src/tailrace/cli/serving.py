@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from tailrace.cli.loops import log_to_stderr, on_signals, require_server, run_loop
+from tailrace.cli.loops import log_to_stderr, on_signals, require_server, run_loop, with_server
 from tailrace.client import AsyncTailrace
 from tailrace.client.jobs import JobsOf
 from tailrace.schemas import Settings
@@ -26,6 +26,7 @@ __all__ = [
     "require_server",
     "run_loop",
     "served",
+    "with_server",
 ]
 
 logger = logging.getLogger("tailrace.worker")

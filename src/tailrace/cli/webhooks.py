@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tailrace.cli.exits import ExitCode, MissingExtra
-from tailrace.cli.loops import log_to_stderr, on_signals, require_server, run_loop
+from tailrace.cli.loops import log_to_stderr, on_signals, require_server, run_loop, with_server
 from tailrace.cli.options import Config, Json, Namespace, RedisUrl, settings_of
 from tailrace.cli.output import Output, reporting
 from tailrace.joblog import connected
@@ -37,11 +37,7 @@ def webhooks(
                 f"this command needs {error.name or 'packages'}: pip install 'tailrace[webhooks]'"
             ) from error
         log_to_stderr()
-        if settings.redis_url is None:
-            from tailrace.joblog.embedded import embedded_url  # who has a server never needs it
-
-            settings = settings.model_copy(update={"redis_url": embedded_url()})
-        if run_loop(_serve(settings, Webhooks, output)) is signal.SIGINT:
+        if run_loop(_serve(with_server(settings), Webhooks, output)) is signal.SIGINT:
             raise typer.Exit(ExitCode.INTERRUPTED)
 
 

@@ -46,10 +46,7 @@ def worker(
         except ImportError as error:
             raise missing_worker_extra(error) from error
         serving.log_to_stderr()
-        if settings.redis_url is None:
-            from tailrace.joblog.embedded import embedded_url  # who has a server never needs it
-
-            settings = settings.model_copy(update={"redis_url": embedded_url()})
+        settings = serving.with_server(settings)
         serving.run_loop(serving.require_server(settings))
         with stand_in(settings, output, rehearsal=rehearsal, local_model=local_model) as chosen:
             stopped_by = _serve(chosen, output, processes, app)

@@ -30,18 +30,23 @@ T = TypeVar("T")
 
 def raise_unless_well(job_id: str, end: EndRecord | None, *, result: Result | None = None) -> None:
     """Raises: JobFailed, JobCancelled or JobExpired if the job ended so."""
-    if end is None or end.status in (Status.COMPLETED, Status.INCOMPLETE):
-        return
-    error: JobEnded
+    error = ill_end(job_id, end)
+    if error is not None:
+        error.result = result
+        raise error
+
+
+def ill_end(job_id: str, end: EndRecord | None) -> JobEnded | None:
+    """What readers of a job that ended badly get; None if it ended well, or has not."""
+    if end is None or end.status.well:
+        return None
     match end.status:
         case Status.CANCELLED:
-            error = JobCancelled(job_id)
+            return JobCancelled(job_id)
         case Status.EXPIRED:
-            error = JobExpired(job_id)
+            return JobExpired(job_id)
         case _:
-            error = JobFailed(job_id, end.error or ErrorDetail(type="unknown", message="the job failed"))
-    error.result = result
-    raise error
+            return JobFailed(job_id, end.error or ErrorDetail(type="unknown", message="the job failed"))
 
 
 async def _viewed(consumer: Consumer, job_id: str, after: Position, view: View[T]) -> AsyncGenerator[list[T]]:

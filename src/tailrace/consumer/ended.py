@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from tailrace.consumer.ended_scripts import HOLD, PARK, RELEASE
-from tailrace.joblog import Broker, Word, read_log
-from tailrace.schemas import Entry, JobNotFound, Keys, Result, Status, check_job_id
+from tailrace.joblog import Broker, Word, read_whole
+from tailrace.schemas import JobNotFound, Keys, Result, Status, check_job_id
 from tailrace.views import result_of
 
 #: Whoever looks takes over at once what has been idle for so long.
@@ -131,9 +131,7 @@ class AsyncEnded:
 
         Raises: JobNotFound (deleted since, or its time is over), HistoryLost, BrokerUnavailable.
         """
-        member, entries = self._member, list[Entry]()
-        async for page in read_log(member.broker, member.keys, self.job_id):
-            entries += page
+        entries = await read_whole(self._member.broker, self._member.keys, self.job_id)
         if not entries:
             raise JobNotFound(self.job_id)
         return result_of(self.job_id, entries)

@@ -8,11 +8,22 @@ from tailrace.joblog.cursor import Cursor
 from tailrace.joblog.follow import Batch, Feed, Look, follow
 from tailrace.joblog.lua import submit_source
 from tailrace.joblog.publication import Publication, parse_publication
-from tailrace.joblog.reading import Overview, Page, expired, incarnation_of, look, read_log, read_page, seal_expired
+from tailrace.joblog.reading import (
+    Overview,
+    Page,
+    expired,
+    incarnation_of,
+    look,
+    read_log,
+    read_page,
+    read_whole,
+    seal_expired,
+)
 from tailrace.joblog.snapshot import decode_snapshot, encode_snapshot
 from tailrace.joblog.translation import Word, in_our_words, translated
 from tailrace.joblog.writing import (
     APPEND,
+    Appends,
     Claim,
     End,
     Ending,
@@ -32,6 +43,7 @@ from tailrace.joblog.writing import (
 
 __all__ = [
     "APPEND",
+    "Appends",
     "Batch",
     "Broker",
     "Claim",
@@ -66,6 +78,7 @@ __all__ = [
     "parse_publication",
     "read_log",
     "read_page",
+    "read_whole",
     "refuse",
     "seal",
     "seal_expired",

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Protocol
 from tailrace.joblog.connections import Broker
 from tailrace.joblog.cursor import Cursor
 from tailrace.joblog.publication import Publication
-from tailrace.joblog.reading import PAGE, expired, incarnation_of, read_log, read_page, seal_expired
+from tailrace.joblog.reading import PAGE, expired, incarnation_of, read_page, read_whole, seal_expired
 from tailrace.schemas import (
     END,
     START,
@@ -175,7 +175,7 @@ class _Reader:
         taken = self.cursor.take_read(page.entries) if page.entries else None
         if taken is not None:
             return len(page.entries) >= PAGE, taken
-        whole = [entry async for entries in read_log(self._broker, self._keys, self._job_id) for entry in entries]
+        whole = await read_whole(self._broker, self._keys, self._job_id)
         if not whole:
             raise JobNotFound(self._job_id)
         return False, self.cursor.take_whole(whole)

@@ -108,6 +108,11 @@ async def read_log(broker: Broker, keys: Keys, job_id: str) -> AsyncGenerator[li
             return
 
 
+async def read_whole(broker: Broker, keys: Keys, job_id: str) -> list[Entry]:
+    """As `read_log`, in one list: for those who hold the whole log anyway."""
+    return [entry async for page in read_log(broker, keys, job_id) for entry in page]
+
+
 async def look(broker: Broker, keys: Keys, job_id: str) -> Overview:
     """Where a job stands. A job past its deadline that nobody ended is sealed as expired here; who may not write
     (a consumer by its access list) is told the same and leaves the sealing to others.

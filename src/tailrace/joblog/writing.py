@@ -17,11 +17,15 @@ from typing import Any, Final, NamedTuple
 
 from tailrace.joblog import lua
 from tailrace.joblog.connections import Broker, Script
+from tailrace.joblog.pipe import pack_words
 from tailrace.joblog.translation import Word
 from tailrace.schemas import EndRecord, ErrorDetail, JobNotFound, JsonObject, Keys, Position, Status, Timings
 from tailrace.schemas.positions import END, START
 
 logger = logging.getLogger(__name__)
+
+#: Words of an append before its pairs.
+_APPEND_WORDS: Final = 9
 
 CLAIM: Final = Script(lua.CLAIM)
 APPEND: Final = Script(lua.APPEND)
@@ -148,6 +152,24 @@ def append_command(
     return [
         "EVALSHA", APPEND.sha, 1, keys.log(job_id), keys.live(job_id), top, incarnation, str(epoch), seq, *pairs,
     ]  # fmt: skip
+
+
+class Appends:
+    """The appends of one attempt, packed for a `Pipe`: what does not change from one to the next is packed once."""
+
+    def __init__(self, keys: Keys, job_id: str, incarnation: str) -> None:
+        self._head = pack_words(["EVALSHA", APPEND.sha, 1, keys.log(job_id), keys.live(job_id)])
+        self._incarnation = pack_words([incarnation])
+
+    def command(self, pairs: Sequence[str], *, top: Position, epoch: int, seq: int) -> bytes:
+        """As `append_command`, packed."""
+        return b"*%d\r\n%b%b%b%b" % (
+            _APPEND_WORDS + len(pairs),
+            self._head,
+            pack_words((top,)),
+            self._incarnation,
+            pack_words((epoch, seq, *pairs)),
+        )
 
 
 async def seal(

@@ -1,10 +1,12 @@
-"""What both models have below them: fields, clients, the id of each call's job."""
+"""What both models have in common: fields, the clients below them, the id of each call's job."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import httpx2
+from langchain_core.outputs import Generation
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tailrace.client import AsyncTailrace, Tailrace
 from tailrace.openai import AsyncTailraceTransport, JobOptions, TailraceTransport, shared
@@ -12,10 +14,40 @@ from tailrace.openai.calls import AFTER_HEADER, JOB_ID_HEADER, RESUME_HEADER
 from tailrace.openai.clients import BASE_URL, NO_KEY
 from tailrace.openai.transport import Source
 from tailrace.producer import new_job_id
-from tailrace.schemas import Position, check_job_id, parse_position
+from tailrace.schemas import Position, Settings, check_job_id, parse_position
 
 #: Where the id of a call's job stands in `response_metadata` (of a message) and `generation_info`.
 JOB_ID: Final = "job_id"
+
+G = TypeVar("G", bound=Generation)
+
+
+class RunsAsJobs(BaseModel):
+    """The arguments of ours that a model of the openai package's takes, and what they put below it."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    tailrace: Tailrace | AsyncTailrace | None = Field(default=None, exclude=True, repr=False)
+    """An open client, left open. A `Tailrace` serves all threads and event loops; an `AsyncTailrace` its own loop only.
+    None: a client of this process's own, opened at the first call and closed with the process."""
+    redis_url: str | None = Field(default=None, exclude=True, repr=False)
+    """Without `tailrace`: the server. None: TAILRACE_REDIS_URL, else the embedded one."""
+    namespace: str | None = None
+    settings: Settings | None = Field(default=None, exclude=True, repr=False)
+    upstream: str | None = None
+    """The upstream by its name in the worker's configuration."""
+    jobs: JobOptions | None = Field(default=None, exclude=True)
+    """What else `submit` takes: metadata, tags, deadline ..."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _put_tailrace_below(cls, values: Any) -> Any:
+        return completed(values) if isinstance(values, dict) else values  # pyright: ignore[reportUnknownArgumentType]  # what the caller passed
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        # LangChain loads again what is on its own list of classes, and no other.
+        return False
 
 
 def completed(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,3 +102,28 @@ def resuming(job_id: str, after: Position | str) -> dict[str, Any]:
     """Arguments of a call that follows a job instead of making one. Raises: InvalidRequest."""
     parse_position(after)
     return {"extra_headers": {RESUME_HEADER: check_job_id(job_id), AFTER_HEADER: str(after)}}
+
+
+def stamp(generation: Generation, job_id: str) -> None:
+    """Put the id of its job where LangChain has what is told of a generation."""
+    generation.generation_info = {**(generation.generation_info or {}), JOB_ID: job_id}
+
+
+def stamped(chunks: Iterator[G], job_id: str) -> Iterator[G]:
+    """A stream whose first chunk bears the id of its job: chunks are added up, and so would many ids be."""
+    first = True
+    for chunk in chunks:
+        if first:
+            stamp(chunk, job_id)
+            first = False
+        yield chunk
+
+
+async def astamped(chunks: AsyncIterator[G], job_id: str) -> AsyncIterator[G]:
+    """As `stamped`."""
+    first = True
+    async for chunk in chunks:
+        if first:
+            stamp(chunk, job_id)
+            first = False
+        yield chunk

@@ -7,48 +7,22 @@ from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackMana
 from langchain_core.language_models import LangSmithParams
 from langchain_core.outputs import GenerationChunk, LLMResult
 from langchain_openai import OpenAI
-from pydantic import ConfigDict, Field, model_validator
 
-from tailrace.client import AsyncTailrace, Tailrace
-from tailrace.langchain.below import JOB_ID, completed, named, resuming
-from tailrace.openai.calls import JOB_ID_HEADER, JobOptions
-from tailrace.schemas import START, Position, Settings
+from tailrace.langchain.below import RunsAsJobs, astamped, named, resuming, stamp, stamped
+from tailrace.openai.calls import JOB_ID_HEADER
+from tailrace.schemas import START, Position
 
 
-class TailraceLLM(OpenAI):
+class TailraceLLM(RunsAsJobs, OpenAI):
     """LangChain's `OpenAI` whose calls run as jobs. Takes all of its arguments, and these; needs no key.
 
     The id of a prompt's job is `generation_info["job_id"]` of its generation (in a stream: of its first chunk). To choose
     it: `model.invoke(..., job_id="...")`. Follow it again from any process: `resume(job_id)`.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-
-    tailrace: Tailrace | AsyncTailrace | None = Field(default=None, exclude=True, repr=False)
-    """An open client, left open. A `Tailrace` serves all threads and event loops; an `AsyncTailrace` its own loop only.
-    None: a client of this process's own, opened at the first call and closed with the process."""
-    redis_url: str | None = Field(default=None, exclude=True, repr=False)
-    """Without `tailrace`: the server. None: TAILRACE_REDIS_URL, else the embedded one."""
-    namespace: str | None = None
-    settings: Settings | None = Field(default=None, exclude=True, repr=False)
-    upstream: str | None = None
-    """The upstream by its name in the worker's configuration."""
-    jobs: JobOptions | None = Field(default=None, exclude=True)
-    """What else `submit` takes: metadata, tags, deadline ..."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _put_tailrace_below(cls, values: Any) -> Any:
-        return completed(values) if isinstance(values, dict) else values  # pyright: ignore[reportUnknownArgumentType]  # what the caller passed
-
     @property
     def _llm_type(self) -> str:
         return "tailrace"
-
-    @classmethod
-    def is_lc_serializable(cls) -> bool:
-        # LangChain loads again what is on its own list of classes, and no other.
-        return False
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         # LangChain makes the provider's name of the class's.
@@ -70,20 +44,12 @@ class TailraceLLM(OpenAI):
             yield chunk.text
 
     def _stream(self, *args: Any, **kwargs: Any) -> Iterator[GenerationChunk]:
-        job_id, first = named(kwargs), True
-        for chunk in super()._stream(*args, **kwargs):
-            if first:
-                _stamp(chunk, job_id)
-                first = False
-            yield chunk
+        job_id = named(kwargs)
+        return stamped(super()._stream(*args, **kwargs), job_id)
 
-    async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[GenerationChunk]:
-        job_id, first = named(kwargs), True
-        async for chunk in super()._astream(*args, **kwargs):
-            if first:
-                _stamp(chunk, job_id)
-                first = False
-            yield chunk
+    def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[GenerationChunk]:
+        job_id = named(kwargs)
+        return astamped(super()._astream(*args, **kwargs), job_id)
 
     def _generate(
         self,
@@ -148,9 +114,5 @@ class _Calls:
             whole.llm_output["token_usage"] = usage
         for job_id, generations in zip(self._job_ids, whole.generations, strict=True):
             for generation in generations:
-                generation.generation_info = {**(generation.generation_info or {}), JOB_ID: job_id}
+                stamp(generation, job_id)
         return whole
-
-
-def _stamp(chunk: GenerationChunk, job_id: str) -> None:
-    chunk.generation_info = {**(chunk.generation_info or {}), JOB_ID: job_id}

@@ -11,26 +11,22 @@ from typing import Final
 import httpx2
 
 from tailrace.client import AsyncTailrace
+from tailrace.client.reading import ill_end
 from tailrace.joblog import Batch
 from tailrace.openai.calls import JOB_ID_HEADER, Call
-from tailrace.openai.refusals import Refusal, of_detail, refusal
+from tailrace.openai.refusals import Refusal, refusal
 from tailrace.producer import new_job_id
 from tailrace.schemas import (
     END,
     BrokerUnavailable,
-    EndRecord,
     InvalidRequest,
-    JobCancelled,
-    JobExpired,
     JsonObject,
     Result,
-    Status,
     TailraceError,
 )
 from tailrace.views import ChatChunksView, CompletionsView, Frame, OpenAIView, ResponsesView, Rewound, chat_completion
 from tailrace.views import completion as completion_of
 
-_WELL: Final = frozenset({Status.COMPLETED, Status.INCOMPLETE})
 #: Calls that broke off before they had an answer, for the openai package's next try of each.
 _REMEMBERED: Final = 1024
 
@@ -148,8 +144,7 @@ class EventStream:
         async with self._turn:
             while not self._ready and not self._over:
                 await self._take()
-            end = self._view.end
-            return _ill_end(self._job_id, end) if not self._ready and end is not None else None
+            return None if self._ready else self._refusal()
 
     async def read(self) -> bytes | None:
         """The next events; None after the last. Raises: httpx2.ReadError after the error event of a stream that broke."""
@@ -212,8 +207,7 @@ class EventStream:
 
     def _last(self) -> bytes | None:
         """What follows the last frame. None once it was said."""
-        end, call = self._view.end, self._call
-        refused = _ill_end(self._job_id, end) if end is not None else None
+        refused = self._refusal()
         if refused is not None:
             self._broken = True
             frames = b""
@@ -221,10 +215,15 @@ class EventStream:
                 failed = self._view.failed({"code": "server_error", "message": refused.error["message"]})
                 frames = _sse(failed, event="response.failed", position=END)
             return frames + _sse(refused.body)
-        if call.api == "responses" or end is None or self._done:
+        if self._call.api == "responses" or self._view.end is None or self._done:
             return None
         self._done = True
         return b"data: [DONE]\n\n"
+
+    def _refusal(self) -> Refusal | None:
+        """What to say of a job that ended badly."""
+        ill = ill_end(self._job_id, self._view.end)
+        return None if ill is None else refusal(ill, job_id=self._job_id)
 
 
 def _view(call: Call, job_id: str) -> OpenAIView:
@@ -237,20 +236,6 @@ def _view(call: Call, job_id: str) -> OpenAIView:
             return ResponsesView(job_id)
 
 
-def _ill_end(job_id: str, end: EndRecord) -> Refusal | None:
-    if end.status in _WELL:
-        return None
-    if end.status is Status.CANCELLED:
-        return refusal(JobCancelled(job_id), job_id=job_id)
-    if end.status is Status.EXPIRED:
-        return refusal(JobExpired(job_id), job_id=job_id)
-    if end.error is None:
-        return refusal(TailraceError(f"job {job_id!r} failed"), job_id=job_id)
-    found = of_detail(end.error)
-    found.error["job_id"] = job_id
-    return found
-
-
 async def _cancel(tailrace: AsyncTailrace, job_ids: list[str]) -> None:
     with suppress(TailraceError):  # gone, or out of reach: its deadline ends it
         for job_id in job_ids:
@@ -258,9 +243,7 @@ async def _cancel(tailrace: AsyncTailrace, job_ids: list[str]) -> None:
 
 
 def _refused(found: Refusal, job_ids: list[str]) -> Answer:
-    headers = _headers(job_ids, "application/json")
-    if not found.retry:
-        headers["x-should-retry"] = "false"
+    headers = _headers(job_ids, "application/json") | found.headers
     return Answer(found.status, headers, body=_json(found.body))
 
 

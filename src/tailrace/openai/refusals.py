@@ -63,6 +63,11 @@ class Refusal:
     def body(self) -> JsonObject:
         return {"error": self.error}
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What tells the openai package not to try again."""
+        return {} if self.retry else {"x-should-retry": "false"}
+
 
 def refusal(problem: TailraceError, *, job_id: str | None = None) -> Refusal:
     """What to answer when tailrace raises this."""

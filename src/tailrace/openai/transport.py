@@ -10,7 +10,7 @@ from tailrace.client import AsyncTailrace, Tailrace
 from tailrace.openai.answers import Answer, EventStream, Unanswered, answer
 from tailrace.openai.calls import Call, CallApi, JobOptions, api_of, read_call
 from tailrace.openai.opened import shared
-from tailrace.openai.refusals import refusal
+from tailrace.openai.refusals import Refusal, refusal
 from tailrace.schemas import BrokerUnavailable, InvalidRequest, TailraceError
 
 T = TypeVar("T")
@@ -164,9 +164,11 @@ def _call_of(api: CallApi, body: bytes, request: httpx2.Request, jobs: JobOption
 
 
 def _refused(error: TailraceError) -> httpx2.Response:
-    found = refusal(error)
-    headers = {} if found.retry else {"x-should-retry": "false"}
-    return httpx2.Response(found.status, headers=headers, json=found.body)
+    return _said(refusal(error))
+
+
+def _said(found: Refusal) -> httpx2.Response:
+    return httpx2.Response(found.status, headers=found.headers, json=found.body)
 
 
 def _response(given: Answer, stream: httpx2.SyncByteStream | httpx2.AsyncByteStream | None) -> httpx2.Response:
@@ -180,8 +182,7 @@ def _no_job(request: httpx2.Request) -> httpx2.Response:
         f"{request.method} {request.url.path} makes no job: this transport runs chat/completions, completions and "
         "responses (others= of the transport takes the rest)"
     )
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": "no_job"}
-    return httpx2.Response(404, headers={"x-should-retry": "false"}, json={"error": error})
+    return _said(Refusal(404, {"message": message, "type": "invalid_request_error", "param": None, "code": "no_job"}))
 
 
 def _patience(request: httpx2.Request) -> float | None:

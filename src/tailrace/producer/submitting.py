@@ -4,7 +4,7 @@ import json
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tailrace.joblog import Broker, End, Gone, Script, Word, erase, in_our_words, look, seal, submit_source
 from tailrace.producer.inputs import TaskInputs
@@ -31,6 +31,14 @@ SUBMIT: Final = Script(submit_source(ENQUEUE_LUA))
 _FIRST_CHECK_MS: Final = 10_000
 
 
+class Stored(NamedTuple):
+    """A job that is in the log and the queue."""
+
+    job_id: str
+    new: bool
+    """Whether it was not there before."""
+
+
 class Producer:
     """Puts jobs into the log and the queue of one namespace."""
 
@@ -39,7 +47,11 @@ class Producer:
         self._inputs = TaskInputs(broker, keys)
 
     async def submit(self, request: JobRequest, *, job_id: str | None = None) -> str:
-        """Store and queue a job in one script; the id. The same id with the same request is the same job.
+        """As `store`; the id."""
+        return (await self.store(request, job_id=job_id)).job_id
+
+    async def store(self, request: JobRequest, *, job_id: str | None = None) -> Stored:
+        """Store and queue a job in one script. The same id with the same request is the same job.
 
         Raises: InvalidRequest, JobConflict, QueueFull, BrokerUnavailable, BrokerUnsuitable.
         """
@@ -47,8 +59,7 @@ class Producer:
         await self._inputs.check(request)
         keys, args = self._command(request, job_id)
         answer = await self._broker.run(SUBMIT, keys, args)
-        self._judge(job_id, answer)
-        return job_id
+        return Stored(job_id, new=self._is_new(job_id, answer))
 
     async def submit_many(self, requests: Sequence[tuple[JobRequest, str | None]]) -> list[str]:
         """Submit in one round trip. Raises the first refusal after all were sent: those before and behind it are stored."""
@@ -59,7 +70,7 @@ class Producer:
         for job_id, answer in zip(job_ids, await self._broker.run_many(SUBMIT, calls), strict=True):
             if isinstance(answer, Exception):
                 raise in_our_words(answer) or answer
-            self._judge(job_id, answer)
+            self._is_new(job_id, answer)
         return job_ids
 
     async def cancel(self, job_id: str) -> Status:
@@ -121,6 +132,7 @@ class Producer:
             on_restart=request.on_restart,
             metadata=request.metadata,
             tags=request.tags,
+            tenant=request.tenant,
         )
         # The digest comes first: the submit script reads it there.
         stored: dict[str, Any] = {"digest": digest, "request": request.model_dump(mode="json", exclude_defaults=True)}
@@ -149,10 +161,10 @@ class Producer:
             ],
         )
 
-    def _judge(self, job_id: str, answer: Sequence[bytes]) -> None:
+    def _is_new(self, job_id: str, answer: Sequence[bytes]) -> bool:
         match answer[0]:
-            case b"stored" | b"same":
-                return
+            case b"stored" | b"same" as word:
+                return bool(word == b"stored")
             case b"conflict":
                 raise JobConflict(job_id)
             case b"full":

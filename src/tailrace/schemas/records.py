@@ -51,6 +51,11 @@ class Status(StrEnum):
     def ended(self) -> bool:
         return self not in (Status.QUEUED, Status.IN_PROGRESS)
 
+    @property
+    def well(self) -> bool:
+        """An end that no reader gets an error for."""
+        return self in (Status.COMPLETED, Status.INCOMPLETE)
+
 
 class _Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -162,6 +167,8 @@ class JobRecord(_Record):
     on_restart: Literal["splice", "continue", "fail"] = "splice"
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     tags: list[str] = Field(default_factory=list)
+    tenant: str | None = None
+    """Whom the job belongs to, where a gateway serves several. None: nobody in particular."""
 
 
 class AttemptRecord(_Record):

@@ -83,6 +83,8 @@ class JobRequest(BaseModel):
     on_restart: OnRestart = "splice"
     then: str | None = None
     """The task that is started with the result, if the job ends well."""
+    tenant: str | None = None
+    """Whom the job belongs to. A gateway sets it, never who asks it; nothing of `submit`'s."""
     max_attempts: int = Field(default=3, ge=1, le=100, strict=True)
 
     @classmethod

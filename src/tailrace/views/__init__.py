@@ -9,6 +9,7 @@ tailrace.schemas only."""
 from tailrace.views._openai import Frame, OpenAIView
 from tailrace.views._output import Output, output_of
 from tailrace.views._parts import Parts, Text
+from tailrace.views._runs import split_event
 from tailrace.views.chat_chunks import ChatChunksView, chat_completion
 from tailrace.views.completions import CompletionsView, completion
 from tailrace.views.events import EventsView
@@ -35,4 +36,5 @@ __all__ = [
     "completion",
     "output_of",
     "result_of",
+    "split_event",
 ]

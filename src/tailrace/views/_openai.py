@@ -2,15 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from tailrace.schemas import EndRecord, Entry, JsonObject, Logprobs, Position, Status
+from pydantic import JsonValue
+
+from tailrace.schemas import EndRecord, Entry, JsonObject, Logprobs, Position
 from tailrace.views._fields import number, string
 from tailrace.views._forward import Forward
 from tailrace.views._parts import Parts, Piece, Text
 from tailrace.views.text import Rewound
-
-WELL: Final = frozenset({Status.COMPLETED, Status.INCOMPLETE})
 
 
 class Frame(NamedTuple):
@@ -60,7 +60,7 @@ class OpenAIView(ABC):
             return [Rewound(self._forward.void_at, "")]
         frames = self._folded(fresh)
         end = self._forward.end
-        if end is not None and ended is None and end.status in WELL:
+        if end is not None and ended is None and end.status.well:
             frames += [Frame(end.position, body) for body in self._close(end)]
         return [*frames]
 
@@ -95,6 +95,38 @@ class OpenAIView(ABC):
     @abstractmethod
     def _close(self, end: EndRecord) -> Iterable[JsonObject]:
         """The bodies that a good end gives."""
+
+
+class ChoicesView(OpenAIView):
+    """A stream of chunks with choices, as both completions APIs have it; `include_usage` as in their `stream_options`."""
+
+    def __init__(self, job_id: str, *, include_usage: bool = False) -> None:
+        self._include_usage = include_usage
+        super().__init__(job_id)
+
+    def _begin(self) -> None:
+        self._finished = False
+        """Whether any choice has its finish reason."""
+
+    def _close(self, end: EndRecord) -> Iterator[JsonObject]:
+        if not self._finished:
+            yield from self._finish(0, end.finish_reason or "stop")
+        if self._include_usage:
+            usage = self._body([])
+            usage["usage"] = end.usage
+            yield usage
+
+    def _body(self, choices: list[JsonValue]) -> JsonObject:
+        body: JsonObject = {**self._head(), "created": self.created, "model": self.model, "choices": choices}
+        return body | {"usage": None} if self._include_usage else body
+
+    @abstractmethod
+    def _head(self) -> JsonObject:
+        """`id` and `object` of every chunk."""
+
+    @abstractmethod
+    def _finish(self, choice: int, reason: str) -> Iterable[JsonObject]:
+        """The bodies that say why a choice is over."""
 
 
 def _with_logprobs(parts: Parts, entries: Iterable[Entry]) -> Iterator[tuple[Position, Piece]]:

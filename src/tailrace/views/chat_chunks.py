@@ -9,25 +9,21 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from tailrace.schemas import Choice, EndRecord, Extra, Finish, JsonObject, Logprobs, OpenPart, Result
+from tailrace.schemas import Choice, Extra, Finish, JsonObject, Logprobs, OpenPart, Result
 from tailrace.views._messages import joined_logprobs
-from tailrace.views._openai import OpenAIView
+from tailrace.views._openai import ChoicesView
 from tailrace.views._parts import Piece, Text
 
 #: The part of the output -> the field of a delta that carries it.
 _FIELDS: Final = {"text": "content", "reasoning": "reasoning_content", "refusal": "refusal"}
 
 
-class ChatChunksView(OpenAIView):
+class ChatChunksView(ChoicesView):
     """The bodies of `chat.completion.chunk` events; `include_usage` as in the API's `stream_options`."""
 
-    def __init__(self, job_id: str, *, include_usage: bool = False) -> None:
-        self._include_usage = include_usage
-        super().__init__(job_id)
-
     def _begin(self) -> None:
+        super()._begin()
         self._opened: set[int] = set()
-        self._finished = False
 
     def _fold(self, piece: Piece) -> Iterator[JsonObject]:
         match piece:
@@ -44,17 +40,12 @@ class ChatChunksView(OpenAIView):
                 yield from self._delta(piece.choice, piece.fields)
             case Finish():
                 self._finished = True
-                yield from self._delta(piece.choice, {}, finish=piece.reason)
+                yield from self._finish(piece.choice, piece.reason)
             case _:
                 pass
 
-    def _close(self, end: EndRecord) -> Iterator[JsonObject]:
-        if not self._finished:
-            yield from self._delta(0, {}, finish=end.finish_reason or "stop")
-        if self._include_usage:
-            usage = self._body([])
-            usage["usage"] = end.usage
-            yield usage
+    def _finish(self, choice: int, reason: str) -> Iterator[JsonObject]:
+        return self._delta(choice, {}, finish=reason)
 
     def _delta(
         self, choice: int, delta: JsonObject, logprobs: JsonValue = None, finish: str | None = None
@@ -64,15 +55,8 @@ class ChatChunksView(OpenAIView):
             yield self._body([_choice(choice, {"role": "assistant", "content": "", "refusal": None})])
         yield self._body([_choice(choice, delta, logprobs, finish)])
 
-    def _body(self, choices: list[JsonValue]) -> JsonObject:
-        body: JsonObject = {
-            "id": chat_id(self.job_id),
-            "object": "chat.completion.chunk",
-            "created": self.created,
-            "model": self.model,
-            "choices": choices,
-        }
-        return body | {"usage": None} if self._include_usage else body
+    def _head(self) -> JsonObject:
+        return {"id": chat_id(self.job_id), "object": "chat.completion.chunk"}
 
 
 def chat_id(job_id: str) -> str:

@@ -7,22 +7,15 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import JsonValue
 
-from tailrace.schemas import Choice, EndRecord, Extra, Finish, JsonObject, Logprobs, Result
+from tailrace.schemas import Choice, Extra, Finish, JsonObject, Logprobs, Result
 from tailrace.views._messages import joined_logprobs
-from tailrace.views._openai import OpenAIView
+from tailrace.views._openai import ChoicesView
 from tailrace.views._parts import Piece, Text
 from tailrace.views.chat_chunks import created_of
 
 
-class CompletionsView(OpenAIView):
+class CompletionsView(ChoicesView):
     """The bodies of a legacy completion's events; `include_usage` as in the API's `stream_options`."""
-
-    def __init__(self, job_id: str, *, include_usage: bool = False) -> None:
-        self._include_usage = include_usage
-        super().__init__(job_id)
-
-    def _begin(self) -> None:
-        self._finished = False
 
     def _fold(self, piece: Piece) -> Iterator[JsonObject]:
         match piece:
@@ -34,27 +27,15 @@ class CompletionsView(OpenAIView):
                 yield self._body([_choice(piece.choice) | piece.fields])
             case Finish():
                 self._finished = True
-                yield self._body([_choice(piece.choice, finish=piece.reason)])
+                yield from self._finish(piece.choice, piece.reason)
             case _:
                 pass
 
-    def _close(self, end: EndRecord) -> Iterator[JsonObject]:
-        if not self._finished:
-            yield self._body([_choice(0, finish=end.finish_reason or "stop")])
-        if self._include_usage:
-            usage = self._body([])
-            usage["usage"] = end.usage
-            yield usage
+    def _finish(self, choice: int, reason: str) -> Iterator[JsonObject]:
+        yield self._body([_choice(choice, finish=reason)])
 
-    def _body(self, choices: list[JsonValue]) -> JsonObject:
-        body: JsonObject = {
-            "id": completion_id(self.job_id),
-            "object": "text_completion",
-            "created": self.created,
-            "model": self.model,
-            "choices": choices,
-        }
-        return body | {"usage": None} if self._include_usage else body
+    def _head(self) -> JsonObject:
+        return {"id": completion_id(self.job_id), "object": "text_completion"}
 
 
 def completion_id(job_id: str) -> str:

@@ -142,14 +142,8 @@ class EventsView:
         """What an event of a run carries; the end of a run whose output is its text carries that."""
         if said.event != f"on_{kind}_end" or "output" in said.data:
             return said.data
-        end = EndRecord(
-            status=Status.COMPLETED,
-            last=said.position,
-            ts=said.ts,
-            finish_reason=string(said.data.get("finish_reason")),
-            usage=json_dict(said.data.get("usage")) or None,
-        )
-        return {"output": self._output(kind, run.output(), end)}
+        finish_reason, usage = string(said.data.get("finish_reason")), json_dict(said.data.get("usage")) or None
+        return {"output": self._output(kind, run.output(), finish_reason, usage)}
 
     def _shown(
         self, run: Run, identity: Identity, event: str, data: JsonObject, position: Position
@@ -223,21 +217,21 @@ class EventsView:
         if run.identity is None or run.ended:
             return None
         kind, phase = run.identity.kind, "end"
-        if run.number == ROOT and end.status in (Status.COMPLETED, Status.INCOMPLETE):
-            data: JsonObject = {"output": self._output(kind, run.output(), end)}
+        if run.number == ROOT and end.status.well:
+            data: JsonObject = {"output": self._output(kind, run.output(), end.finish_reason, end.usage)}
         else:
             phase = "error"
             data = {"error": _error(end).model_dump(mode="json")}
         return self._shown(run, run.identity, f"on_{kind}_{phase}", data, end.position)
 
-    def _output(self, kind: str, output: Output, end: EndRecord) -> JsonValue:
+    def _output(self, kind: str, output: Output, finish_reason: str | None, usage: JsonObject | None) -> JsonValue:
         if kind == "chat_model":
             first = output.first
             if first.finish_reason is None:
-                first = first.model_copy(update={"finish_reason": end.finish_reason})
-            return message(first, model=self._model, usage=end.usage)
+                first = first.model_copy(update={"finish_reason": finish_reason})
+            return message(first, model=self._model, usage=usage)
         if kind == "llm" and self.version == "v2":
-            return llm_result(output.choices or [Choice(finish_reason=end.finish_reason)])
+            return llm_result(output.choices or [Choice(finish_reason=finish_reason)])
         return output.first.text
 
 
@@ -257,7 +251,7 @@ def _stream_data(kind: str, piece: Piece) -> JsonObject | None:
 
 
 def _error(end: EndRecord) -> ErrorDetail:
-    if end.status in (Status.COMPLETED, Status.INCOMPLETE):
+    if end.status.well:
         return ErrorDetail(type="abandoned", message="the job ended without it")
     if end.status is Status.FAILED:
         return end.error or ErrorDetail(type="failed", message="the job failed")

@@ -74,7 +74,7 @@ class ResultView:
 
     def _follow_up(self, end: EndRecord | None) -> str | None:
         job = self._job
-        if end is None or end.status not in (Status.COMPLETED, Status.INCOMPLETE) or not job.get("then"):
+        if end is None or not end.status.well or not job.get("then"):
             return None
         return follow_up_id(str(job.get("incarnation")), self.job_id)
 

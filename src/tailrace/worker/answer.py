@@ -6,17 +6,18 @@ A prompt job is one of these; a task has one for each of its calls of a model.
 import json
 import time
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 
 from tailrace.schemas import ROOT, JobRequest, OnRestart, OpenPart
 from tailrace.worker.memory import Line
 from tailrace.worker.recorder import Recorder
-from tailrace.worker.sources import Outcome, UpstreamError
+from tailrace.worker.sources import Item, Outcome, UpstreamError
 from tailrace.worker.splice import Splice
-from tailrace.worker.upstreams import Upstreams
+from tailrace.worker.upstreams import Upstreams, UpstreamStream
 
 
 class Answer:
-    """Asks until it is told the whole answer, at most once at a time: `pieces()` is one try.
+    """Asks until it is told the whole answer, at most once at a time: `write()` or `pieces()` is one try.
 
     The openai package's retries of the request phase and tries of ours never multiply: `retries_left` is one budget.
     """
@@ -42,14 +43,26 @@ class Answer:
         """Whether the last try went on from what stands, instead of beginning anew."""
         self.outcome: Outcome | None = None
 
-    async def pieces(self, stands: Sequence[Line]) -> AsyncGenerator[list[Line]]:
-        """What the upstream says, as lines, once what of it does not stand is given to the writer; then `outcome` is known.
+    async def write(self, stands: Sequence[Line]) -> None:
+        """Give to the writer what the upstream says and what of it does not stand; then `outcome` is known.
 
         `stands`: the run's output that stands. Raises: UpstreamError, OutputLimit, LogRefusal.
         """
-        recorder, run = self._recorder, self._run
-        began = time.monotonic()
+        async with self._asked(stands) as (stream, pen):
+            await stream.pour(pen.take, self._recorder.writer.ready)
+
+    async def pieces(self, stands: Sequence[Line]) -> AsyncGenerator[list[Line]]:
+        """As `write`; the lines of the answer, also those that stand, once they are given to the writer."""
+        async with self._asked(stands) as (stream, pen):
+            async for items in stream:
+                pen.take(items)
+                await self._recorder.writer.ready()
+                yield pen.lines
+
+    @asynccontextmanager
+    async def _asked(self, stands: Sequence[Line]) -> AsyncGenerator[tuple[UpstreamStream, "_Pen"]]:
         go_on_from = _plain_text(stands) if self._on_restart == "continue" else None
+        pen = _Pen(self._recorder, self._run)
         asked = self._upstreams.open(self._request, continue_from=go_on_from or None, max_retries=self.retries_left)
         try:
             async with asked as stream:
@@ -57,24 +70,45 @@ class Answer:
                 self.continued = stream.continued
                 if stream.continued:
                     for line in stands:
-                        recorder.said(line.text)
-                splice = Splice([] if stream.continued else stands, base=self._base, run=run)
-                async for items in stream:
-                    lines: list[Line] = []
-                    for item in items:
-                        if self.first_s is None and isinstance(item, str):
-                            self.first_s = time.monotonic() - began
-                        line = recorder.item(item, run)
-                        lines.append(line)
-                        recorder.write(*splice.feed(line))
-                    await recorder.writer.ready()
-                    yield lines
+                        self._recorder.said(line.text)
+                pen.splice = Splice([] if stream.continued else stands, base=self._base, run=self._run)
+                yield stream, pen
                 self.outcome = stream.outcome
         except UpstreamError as error:
             if error.phase == "request":
                 self.retries_left = 0  # the openai package has used them up
             raise
-        recorder.write(*splice.close())
+        finally:
+            if self.first_s is None:
+                self.first_s = pen.first_s
+        self._recorder.write(*pen.splice.close())
+
+
+class _Pen:
+    """Turns the items of one answer into lines, and gives to the writer those that do not stand."""
+
+    splice: Splice
+
+    def __init__(self, recorder: Recorder, run: int) -> None:
+        self._recorder, self._run = recorder, run
+        self._began = time.monotonic()
+        self.first_s: float | None = None
+        self.lines: list[Line] = []
+        """Of the last items."""
+
+    def take(self, items: Sequence[Item]) -> bool:
+        """Whether the writer has room for more. Raises: OutputLimit, LogRefusal."""
+        recorder, splice = self._recorder, self.splice
+        lines: list[Line] = []
+        for item in items:
+            if self.first_s is None and isinstance(item, str):
+                self.first_s = time.monotonic() - self._began
+            line = recorder.item(item, self._run)
+            lines.append(line)
+            # One by one: what came before the one that is too much is written.
+            recorder.write(*splice.feed(line))
+        self.lines = lines
+        return recorder.writer.has_room
 
 
 def _plain_text(stands: Sequence[Line]) -> str | None:

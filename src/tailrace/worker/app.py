@@ -127,6 +127,7 @@ class Worker:
 
     async def _announce(self) -> None:
         every_s = self.settings.worker.sweep_s
+        cards = self._app.cards()
         while True:
             card = WorkerCard(
                 self.name,
@@ -138,7 +139,7 @@ class Worker:
             # For people: the sweep beside it says what is wrong with the server.
             with suppress(TailraceError):
                 await announce(self._broker, self.settings.keys, card, counts_s=every_s * _ANNOUNCEMENTS_MISSED)
-                await offer(self._broker, self.settings.keys, self._app.cards())
+                await offer(self._broker, self.settings.keys, cards)
             await asyncio.sleep(every_s)
 
     async def _take_leave(self) -> None:

@@ -1,9 +1,9 @@
 """What an attempt does with a job it has claimed, by the kind of job. Life and death of the job are `run`'s."""
 
-from contextlib import aclosing
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-from tailrace.schemas import ErrorDetail
+from tailrace.schemas import ErrorDetail, Status
 from tailrace.worker.answer import Answer
 from tailrace.worker.job import Job
 from tailrace.worker.recorder import Recorder
@@ -30,6 +30,18 @@ class Attempts(Protocol):
         ...
 
 
+def completed(usage: Mapping[str, int]) -> Outcome:
+    """The outcome of a task that has come to its end; `usage`: of all its answers of models."""
+    return Outcome(finish_reason=None, usage={**usage} or None, model=None, status=Status.COMPLETED)
+
+
+def add_usage(total: dict[str, int], used: Mapping[str, Any] | None) -> None:
+    """Add to `total` what a model says that it used: its counts, not what they are made up of."""
+    for name, count in (used or {}).items():
+        if isinstance(count, int) and not isinstance(count, bool):
+            total[name] = total.get(name, 0) + count
+
+
 class PromptAttempts:
     """A prompt: one answer of one upstream, into the root run."""
 
@@ -49,9 +61,7 @@ class PromptAttempts:
             retries_left=self._retries_left,
         )
         try:
-            async with aclosing(answer.pieces(memory.output())) as pieces:
-                async for _ in pieces:
-                    pass
+            await answer.write(memory.output())
         except UpstreamError as error:
             raise Failed(error.detail, again=error.detail.retryable) from error
         finally:

@@ -1,16 +1,39 @@
-"""Keeping a prompt out of what readers and logs get to see. Pure."""
+"""What is said of errors, and kept out of what readers and logs get to see: the prompt. Pure."""
 
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final, cast
 
 from tailrace.schemas import ErrorDetail, JobRequest
+from tailrace.worker.sources.decoding import join_surrogates
 
 #: So many characters in a row that are also in the request are a quotation of it.
 _QUOTED: Final = 16
 #: A shorter text is taken for a quotation only as a whole; shorter than this it is a word like any other.
 _SHORTEST: Final = 4
 _MARK: Final = "[prompt]"
+_MESSAGE_LIMIT: Final = 2000
+
+
+def told_of(error: BaseException) -> str:
+    """Class and text of an exception of an author's, as the message of an `ErrorDetail`. It may quote a prompt."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # an author's class may not even know its text
+        text = ""
+    return storable(f"{name}: {text}" if text else name)
+
+
+def storable(message: str) -> str:
+    """So much of a message as is kept; JSON in UTF-8 has no place for lone surrogates."""
+    return join_surrogates(message[:_MESSAGE_LIMIT])
+
+
+def where_raised(error: BaseException) -> str:
+    """Class and traceback of an exception, for a worker's own log: where, not what, since its text may quote a prompt."""
+    return "\n".join((type(error).__name__, "".join(traceback.format_tb(error.__traceback__))))
 
 
 def without_prompt(detail: ErrorDetail, request: JobRequest) -> ErrorDetail:

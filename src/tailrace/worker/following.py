@@ -15,7 +15,6 @@ from tailrace.schemas import (
     JsonObject,
     QueueFull,
     RequestLimits,
-    Status,
     follow_up_id,
 )
 from tailrace.tasks import Jobs
@@ -32,8 +31,11 @@ async def start_follow_up(job_id: str, record: JsonObject, entries: Sequence[Ent
 
     Raises: BrokerUnavailable, BrokerUnsuitable.
     """
-    task, result = record.get("then"), result_of(job_id, entries)
-    if not isinstance(task, str) or result.status not in (Status.COMPLETED, Status.INCOMPLETE):
+    task = record.get("then")
+    if not isinstance(task, str):
+        return True
+    result = result_of(job_id, entries)
+    if not result.status.well:
         return True
     if jobs is None:
         logger.warning("job %r: this worker was given no client to start its follow-up with (Worker(jobs=...))", job_id)
@@ -46,7 +48,7 @@ async def start_follow_up(job_id: str, record: JsonObject, entries: Sequence[Ent
             tags=result.tags,
             retention=float(int(str(record["retention_ms"])) / 1000),
             limits=_LIMITS,
-        )
+        ).model_copy(update={"tenant": record.get("tenant")})
         await jobs.submit(request, follow_up_id(str(record["incarnation"]), job_id))
     except QueueFull:
         return False

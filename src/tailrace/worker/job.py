@@ -5,12 +5,11 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tailrace.joblog import Broker, Cursor, read_log
+from tailrace.joblog import Broker, Cursor, read_whole
 from tailrace.schemas import (
     RETRY_EVENT,
     ROOT,
     START,
-    Entry,
     ErrorDetail,
     HistoryLost,
     JobNotFound,
@@ -120,7 +119,7 @@ async def load(broker: Broker, keys: Keys, job_id: str) -> Job:
     BrokerUnavailable."""
     # Side by side: it all stands between a prompt and its first token.
     entries, (stored, time) = await asyncio.gather(
-        _entries(broker, keys, job_id), broker.many([("GET", keys.request(job_id)), ("TIME",)])
+        read_whole(broker, keys, job_id), broker.many([("GET", keys.request(job_id)), ("TIME",)])
     )
     if not entries:
         raise JobNotFound(job_id)
@@ -147,10 +146,6 @@ async def load(broker: Broker, keys: Keys, job_id: str) -> Job:
         ended=ended,
         now_ms=int(time[0]) * 1000 + int(time[1]) / 1000,
     )
-
-
-async def _entries(broker: Broker, keys: Keys, job_id: str) -> list[Entry]:
-    return [entry async for page in read_log(broker, keys, job_id) for entry in page]
 
 
 def _is_hand_back(line: Line) -> bool:

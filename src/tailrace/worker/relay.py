@@ -15,6 +15,7 @@ from redis.exceptions import NoScriptError
 
 from tailrace.joblog import (
     APPEND,
+    Appends,
     Broker,
     Claim,
     End,
@@ -23,11 +24,9 @@ from tailrace.joblog import (
     Gone,
     LogRefusal,
     Lost,
-    Word,
-    append_command,
     claim,
     in_our_words,
-    read_log,
+    read_whole,
     refuse,
     seal,
 )
@@ -67,6 +66,7 @@ class LogWriter:
         self,
         relay: "Relay",
         job_id: str,
+        appends: Appends,
         *,
         incarnation: str,
         attempt: int,
@@ -88,7 +88,7 @@ class LogWriter:
         self.sent: list[Line] = []
         self.pending: list[Line] = []
         self._characters = 0
-        self._relay = relay
+        self._relay, self._appends = relay, appends
         self._refused = refused
         self._moved = asyncio.Event()
         self._began(claimed)
@@ -103,9 +103,14 @@ class LogWriter:
         self._characters += sum(len(line.text) for line in lines)
         self._relay.mark(self)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the source may go on; else `ready` waits until it may."""
+        return self._characters <= WAITING_CHARACTERS
+
     async def ready(self) -> None:
         """Wait until there is room for more. Raises: as `write`."""
-        while self._characters > WAITING_CHARACTERS and self.refusal is None:
+        while not self.has_room and self.refusal is None:
             await self._move()
         if self.refusal is not None:
             raise self.refusal
@@ -135,13 +140,16 @@ class LogWriter:
         self.pauses += 1
         return pause
 
-    def take(self) -> list[Line]:
-        """What to send now; the same again until it is acknowledged."""
+    def take(self) -> bytes | None:
+        """The command to send now, None if there is nothing; the same again until it is acknowledged."""
         if not self.sent:
+            if not self.pending:
+                return None
             self.sent, self.pending = self.pending[:APPEND_RECORDS], self.pending[APPEND_RECORDS:]
             for seq, line in enumerate(self.sent, self.seq + 1):
                 line.position = Position(f"{self.epoch}-{seq}")
-        return self.sent
+        pairs = [part for line in self.sent for part in (line.field, line.value)]
+        return self._appends.command(pairs, top=self.top, epoch=self.epoch, seq=self.seq + 1)
 
     def acknowledged(self) -> None:
         """The server has what was sent."""
@@ -227,7 +235,14 @@ class Relay:
             # Somebody wrote between our reading and our claim. From here on nobody else does: read again.
             memory.know(await self._before(job_id, claimed))
         writer = LogWriter(
-            self, job_id, incarnation=incarnation, attempt=attempt, claimed=claimed, memory=memory, refused=refused
+            self,
+            job_id,
+            Appends(self._keys, job_id, incarnation),
+            incarnation=incarnation,
+            attempt=attempt,
+            claimed=claimed,
+            memory=memory,
+            refused=refused,
         )
         if lost:
             # The server went back since: what an earlier attempt said and readers were shown must stand before this one.
@@ -253,7 +268,7 @@ class Relay:
 
     async def _read(self, job_id: str) -> list[Entry]:
         try:
-            return [entry async for page in read_log(self._broker, self._keys, job_id) for entry in page]
+            return await read_whole(self._broker, self._keys, job_id)
         except JobNotFound:
             raise Gone from None
 
@@ -309,15 +324,16 @@ class Relay:
 
     async def _flush(self, writers: Iterable[LogWriter]) -> None:
         sending: list[LogWriter] = []
-        commands: list[list[Word]] = []
+        commands: list[bytes] = []
         for writer in writers:
             if writer.refusal is not None:
                 continue
             if writer.lost:
                 await self._reclaim(writer)
-            if writer.take():
+            command = writer.take()
+            if command is not None:
                 sending.append(writer)
-                commands.append(self._append(writer))
+                commands.append(command)
         if not commands:
             return
         for writer, answer in zip(sending, await self._pipe.ask(commands), strict=True):
@@ -330,18 +346,6 @@ class Relay:
                 self._answered(writer, answer)
             if writer.pending and writer.refusal is None:
                 self.mark(writer)
-
-    def _append(self, writer: LogWriter) -> list[Word]:
-        pairs = [part for line in writer.sent for part in (line.field, line.value)]
-        return append_command(
-            self._keys,
-            writer.job_id,
-            top=writer.top,
-            incarnation=writer.incarnation,
-            epoch=writer.epoch,
-            seq=writer.seq + 1,
-            pairs=pairs,
-        )
 
     def _answered(self, writer: LogWriter, answer: list[bytes]) -> None:
         try:

@@ -4,9 +4,9 @@ import asyncio
 import json
 from typing import Final
 
-from tailrace.joblog import Broker, End, Gone, encode_snapshot, hand_off, read_log, seal, store_snapshot
+from tailrace.joblog import Broker, End, Gone, encode_snapshot, hand_off, read_whole, seal, store_snapshot
 from tailrace.queue import IN_PROGRESS_PREFIX, RETRY_PREFIX, payload_key
-from tailrace.schemas import Entry, ErrorDetail, JobNotFound, JsonObject, Keys, Status
+from tailrace.schemas import ErrorDetail, JobNotFound, JsonObject, Keys, Status
 from tailrace.tasks import Jobs
 from tailrace.worker.following import end_children, start_follow_up
 from tailrace.worker.sweep_scripts import LEAVE
@@ -25,7 +25,7 @@ async def settle(broker: Broker, keys: Keys, job_id: str, *, jobs: Jobs | None =
     Raises: BrokerUnavailable, BrokerUnsuitable.
     """
     try:
-        entries: list[Entry] = [entry async for page in read_log(broker, keys, job_id) for entry in page]
+        entries = await read_whole(broker, keys, job_id)
     except JobNotFound:
         entries = []
     if not entries:

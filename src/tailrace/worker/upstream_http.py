@@ -8,19 +8,19 @@ read in a bounded way.
 import asyncio
 import os
 import ssl
-from base64 import b64encode
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import aiohttp
 import httpx2
-from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, DefaultAioHttpClient, Timeout
+from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, Timeout
 from pydantic_core import from_json
 
 from tailrace.schemas import UpstreamSettings
 from tailrace.worker.sources.errors import Phase, UpstreamError, describe, status_retryable
+from tailrace.worker.upstream_transport import AiohttpTransport
 
 #: What the openai package sends when a service needs no key (it refuses to send none).
 NO_KEY: Final = "none"
@@ -29,13 +29,19 @@ STREAMED: Final = {"X-Stainless-Raw-Response": "stream"}
 
 _ERROR_BODY_LIMIT: Final = 64 * 1024
 _KEPT_HEADERS: Final = ("content-type", "retry-after", "retry-after-ms", "x-should-retry", "x-request-id")
-#: aiohttp takes 0 for "no limit"; without a value its own limit of 100 connections would hold.
-_NO_CAP: Final = httpx2.Limits(max_connections=0, max_keepalive_connections=None, keepalive_expiry=15.0)
 _SCHEMES: Final = frozenset({"http", "https"})
 
 
-class _HttpClient(DefaultAioHttpClient):
+class _HttpClient(httpx2.AsyncClient):
+    """httpx (which is what the openai package asks) over aiohttp, also where the environment names proxies."""
+
     head_timeout_s: float = 120.0
+
+    def _init_transport(self, *_: Any, **options: Any) -> httpx2.AsyncBaseTransport:
+        return AiohttpTransport(options["verify"])
+
+    def _init_proxy_transport(self, proxy: httpx2.Proxy, *_: Any, **options: Any) -> httpx2.AsyncBaseTransport:
+        return AiohttpTransport(options["verify"], proxy)
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """Raises: httpx2.ReadTimeout if the head of the response, or the body of an error, does not come in time."""
@@ -76,9 +82,7 @@ def build_client(name: str, settings: UpstreamSettings) -> tuple[AsyncOpenAI, st
     _check_url(name, "proxy", settings.proxy)
     # No read timeout in aiohttp: it would hold for head and body alike, and cost a timer for each read.
     timeout = Timeout(None, connect=settings.connect_timeout_s)
-    http_client = _HttpClient(
-        timeout=timeout, limits=_NO_CAP, follow_redirects=False, proxy=_proxy(settings.proxy), verify=_trust()
-    )
+    http_client = _HttpClient(timeout=timeout, follow_redirects=False, proxy=settings.proxy, verify=_trust())
     http_client.head_timeout_s = settings.connect_timeout_s + settings.first_byte_timeout_s
     client = AsyncOpenAI(
         api_key=secret or NO_KEY,
@@ -93,18 +97,6 @@ def build_client(name: str, settings: UpstreamSettings) -> tuple[AsyncOpenAI, st
 def _trust() -> ssl.SSLContext:
     """Whom to trust, read once: each reading of the machine's certificates stops the event loop for some 20 ms."""
     return httpx2.create_ssl_context()
-
-
-def _proxy(url: str | None) -> httpx2.Proxy | None:
-    if url is None:
-        return None
-    parts = urlsplit(url)
-    if parts.username is None:
-        return httpx2.Proxy(url)
-    # As a header, which aiohttp hands on as Proxy-Authorization: its own way for these is deprecated.
-    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    headers = {"Authorization": f"Basic {b64encode(login.encode()).decode()}"}
-    return httpx2.Proxy(origin(url), headers=headers)
 
 
 def _key(name: str, settings: UpstreamSettings) -> str:

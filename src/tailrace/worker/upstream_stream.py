@@ -1,5 +1,7 @@
 """One answer of an upstream, read off its connection as items of the log."""
 
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final, Self
 
 import httpx2
@@ -10,6 +12,8 @@ from tailrace.worker.sources import Decoder, Item, Outcome, UpstreamError
 from tailrace.worker.sources.errors import broken, malformed
 from tailrace.worker.sse import Event, EventTooLarge, Splitter
 from tailrace.worker.upstream_http import BODY_ERRORS, body_error, retries_of
+from tailrace.worker.upstream_pump import Pump, PushBody
+from tailrace.worker.upstream_transport import content_of
 
 #: How long to wait, after the stream's own end, for the end of the body, so that the connection can be used again.
 _DRAIN_S: Final = 0.1
@@ -31,7 +35,8 @@ class UpstreamStream:
         self.retries_taken = retries_of(response)
         """Retries used up until this stream began, over all upstreams asked."""
         self._response = response
-        self._body = response.aiter_bytes()
+        self._content = content_of(response)
+        self._pieces = response.aiter_bytes()
         self._decoder = decoder
         self._splitter = Splitter()
         self._patience = Patience()
@@ -65,6 +70,47 @@ class UpstreamStream:
                 return items
         raise StopAsyncIteration
 
+    async def pour(self, take: Callable[[list[Item]], bool], ready: Callable[[], Awaitable[None]]) -> None:
+        """As the iteration, for a caller that needs no turn of its own: all items to `take`, which says whether there is
+        room for more; if there is none, `ready` waits for it.
+
+        Raises: UpstreamError after every item that came before; what the two raise.
+        """
+        body: PushBody | None = self._response.extensions.get("tailrace_body")
+        if body is None:
+            async for items in self:
+                if not take(items):
+                    await ready()
+            return
+
+        def feed(piece: bytes) -> bool:
+            items = self._items(piece)
+            room = not items or take(items)
+            return room and self._error is None and not self._decoder.complete
+
+        with Pump(body, feed) as pump:
+            while await self._pumped(pump, self._first_wait_s, self._stall_s):
+                if self._error is not None:
+                    raise self._error
+                if self._decoder.complete:
+                    with suppress(UpstreamError):  # everything that matters has come
+                        await self._pumped(pump, _DRAIN_S, _DRAIN_S)
+                    break
+                await ready()
+            with suppress(StopAsyncIteration):
+                take(self._finish([] if self._decoder.complete else self._splitter.close()))
+            if self._error is not None:
+                raise self._error
+
+    async def _pumped(self, pump: Pump, first_wait_s: float, stall_s: float) -> bool:
+        try:
+            return await pump.run(first_wait_s=first_wait_s, stall_s=stall_s)
+        except TimeoutError:
+            self._begun = pump.begun
+            raise self._too_late() from None
+        except BODY_ERRORS as error:
+            raise body_error(error) from error
+
     async def aclose(self) -> None:
         """Close the connection, at once unless the answer was read to its end. Safe to call twice."""
         self._ended = True
@@ -73,7 +119,7 @@ class UpstreamStream:
             # aiohttp lets go of the connection before it first suspends: a cancellation in here leaves nothing open.
             await self._response.aclose()
         finally:
-            await self._body.aclose()
+            await self._pieces.aclose()
 
     def _items(self, piece: bytes) -> list[Item]:
         try:
@@ -113,13 +159,19 @@ class UpstreamStream:
     async def _read(self) -> bytes | None:
         try:
             with self._patience.at_most(self._stall_s if self._begun else self._first_wait_s):
-                piece = await anext(self._body, None)
+                piece = await self._piece()
         except TimeoutError:
             raise self._too_late() from None
         except BODY_ERRORS as error:
             raise body_error(error) from error
         self._begun = True
         return piece
+
+    async def _piece(self) -> bytes | None:
+        """The next bytes of the body; None at its end."""
+        if self._content is None:
+            return await anext(self._pieces, None)
+        return await self._content.readany() or None
 
     def _too_late(self) -> UpstreamError:
         if self._begun:
@@ -131,7 +183,7 @@ class UpstreamStream:
     async def _drain(self) -> None:
         try:
             with self._patience.at_most(_DRAIN_S):
-                async for _ in self._body:
+                while await self._piece() is not None:
                     pass
         except (TimeoutError, *BODY_ERRORS):
             pass  # everything that matters has come

@@ -2,13 +2,13 @@
 
 import logging
 import time
-import traceback
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Final
 
-from tailrace.schemas import ErrorDetail, InvalidRequest, JsonObject, Status
+from tailrace.schemas import ErrorDetail, InvalidRequest, JsonObject
 from tailrace.tasks import RunnableJob, RunnableTask
-from tailrace.worker.attempts import Failed
+from tailrace.worker.attempts import Failed, completed
+from tailrace.worker.discretion import where_raised
 from tailrace.worker.job import Job
 from tailrace.worker.recorder import Recorder
 from tailrace.worker.runnables.chunks import text_of
@@ -43,7 +43,7 @@ class RunnableAttempts:
             room=self._output_bytes,
         )
         if past.returned is not None:  # only its seal was lost
-            return _completed(publisher)
+            return completed(publisher.usage)
         if past.last_run and job.request.on_restart == "fail":
             message = 'an attempt died after the runnable had begun, and on_restart="fail"'
             raise Failed(ErrorDetail(type="restarted", message=message, retryable=True), again=False)
@@ -71,7 +71,7 @@ class RunnableAttempts:
             message = "the runnable was cancelled from within"
             raise Failed(ErrorDetail(type=_TASK_ERROR, message=message), again=False)
         self._return(recorder, publisher)
-        return _completed(publisher)
+        return completed(publisher.usage)
 
     def _return(self, recorder: Recorder, publisher: Publisher) -> None:
         """Write what the runnable has returned."""
@@ -85,13 +85,5 @@ class RunnableAttempts:
         recorder.write(line)
 
     def _failed(self, error: Exception, publisher: Publisher) -> Failed:
-        # Where, not what: an exception's text may quote a prompt, which has no place in a worker's own log.
-        where = "".join(traceback.format_tb(error.__traceback__))
-        name = type(error).__name__
-        logger.warning("job %r: runnable %r raised %s\n%s", self._job.job_id, self._task.name, name, where)
+        logger.warning("job %r: runnable %r raised %s", self._job.job_id, self._task.name, where_raised(error))
         return Failed(publisher.describe(error, _TASK_ERROR), again=False)
-
-
-def _completed(publisher: Publisher) -> Outcome:
-    usage: dict[str, Any] = dict(publisher.usage)
-    return Outcome(finish_reason=None, usage=usage or None, model=None, status=Status.COMPLETED)

@@ -1,20 +1,12 @@
 """What earlier attempts at a runnable have left in the log. Pure."""
 
 import json
-import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from tailrace.schemas import ROOT, JsonObject, chunk_run
+from tailrace.views import split_event
 from tailrace.worker.memory import Line
-
-_EVENT: Final = re.compile(r"on_(?P<kind>[a-z][a-z_]*)_(?P<phase>start|stream|end|error)", re.ASCII)
-
-
-def split_event(event: str) -> tuple[str, str]:
-    """Kind and phase of an event's name; empty if it is not of that form."""
-    match = _EVENT.fullmatch(event)
-    return (match["kind"], match["phase"]) if match is not None else ("", "")
 
 
 class Past:

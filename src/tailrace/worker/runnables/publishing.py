@@ -10,16 +10,17 @@ from langchain_core.messages import AIMessageChunk
 from pydantic import JsonValue
 
 from tailrace.schemas import ROOT, ErrorDetail, JsonObject
-from tailrace.worker.discretion import texts_of, without_prompt
+from tailrace.views import split_event
+from tailrace.worker.attempts import add_usage
+from tailrace.worker.discretion import texts_of, told_of, without_prompt
 from tailrace.worker.memory import Line
 from tailrace.worker.recorder import Recorder
 from tailrace.worker.runnables.chunks import ModelStream, text_of
 from tailrace.worker.runnables.encoding import encode, encode_object, placeholder
-from tailrace.worker.runnables.past import Past, split_event, usage_in
+from tailrace.worker.runnables.past import Past, usage_in
 from tailrace.worker.runnables.watching import RunFailed
 from tailrace.worker.splice import Splice
 
-_MESSAGE_LIMIT: Final = 2000
 _MODELS: Final = ("chat_model", "llm")
 _OURS: Final = "tailrace."
 
@@ -55,7 +56,7 @@ class Publisher:
         self._text = ModelStream()
         self.usage: dict[str, int] = {}
         for used in past.usage:
-            self._use(used)
+            add_usage(self.usage, used)
 
     def take_over(self, past: Past) -> None:
         """End the runs that an earlier attempt has left open: the last to begin first, parents after their children."""
@@ -102,15 +103,10 @@ class Publisher:
 
     def describe(self, error: BaseException, kind: str) -> ErrorDetail:
         """What readers are told of an exception."""
-        name = type(error).__name__
-        try:
-            text = str(error)
-        except Exception:
-            text = ""
-        message = f"{name}: {text}" if text else name
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
-            kind, message = "cancelled", "it was called off"
-        detail = ErrorDetail(type=kind, message=encode_text(message[:_MESSAGE_LIMIT]))
+            detail = ErrorDetail(type="cancelled", message="it was called off")
+        else:
+            detail = ErrorDetail(type=kind, message=told_of(error))
         return without_prompt(detail, self._recorder.job.request)
 
     def _start(self, event: Mapping[str, Any], run_id: str, kind: str, data: Mapping[str, Any]) -> None:
@@ -154,8 +150,7 @@ class Publisher:
         if self._inputs and "input" in data:
             told["input"] = encode(data["input"])
         used = usage_in(run.kind, "end", told)
-        if used is not None:
-            self._use(used)
+        add_usage(self.usage, used)
         self._tell(f"on_{run.kind}_end", run, told)
 
     def _error(self, run: _Run, error: object, data: Mapping[str, Any]) -> None:
@@ -199,11 +194,6 @@ class Publisher:
             lines += self._splice.feed(self._recorder.item(item, ROOT))
         self.streamed = self.streamed or bool(items)
         self._recorder.write(*lines)
-
-    def _use(self, used: JsonObject) -> None:
-        for name, count in used.items():
-            if isinstance(count, int) and not isinstance(count, bool):
-                self.usage[name] = self.usage.get(name, 0) + count
 
 
 def encode_text(text: str) -> str:

@@ -20,6 +20,7 @@ from tailrace.worker.sources.decoding import (
     outcome,
 )
 from tailrace.worker.sources.errors import broken, reported
+from tailrace.worker.sources.pattern import TextPattern
 from tailrace.worker.sse import Event
 
 _DELTA: Final = frozenset({"role", "content", "refusal", "reasoning", "reasoning_content", "tool_calls"})
@@ -31,10 +32,14 @@ _CHOICE: Final = frozenset({"index", "delta", "text", "logprobs", "finish_reason
 class _ChoicesDecoder:
     """Subclasses say how a choice becomes items."""
 
+    #: Where the text of choice 0 stands in an event.
+    _text_path: tuple[str | int, ...]
+
     def __init__(self, secret: str = "") -> None:
         self._reader = EventReader(secret)
         self._secret = secret
         self._parts = PartWriter()
+        self._pattern = TextPattern()
         self._finished: dict[int, str] = {}
         self._appeared: set[int] = set()
         self._usage: dict[str, Any] | None = None
@@ -50,7 +55,14 @@ class _ChoicesDecoder:
         items: list[Item] = []
         if self._done:
             return items
-        if event.data == DONE:
+        data, name, bare = event
+        if bare:
+            self._pattern.forget()
+        elif name is None:
+            text = self._pattern.text(data)
+            if text is not None and self._parts.put_text(text, items):
+                return items
+        if data == DONE:
             self._done = True
             self._parts.flush(items)
             return items
@@ -67,6 +79,8 @@ class _ChoicesDecoder:
             index = counted(choice.get("index"), "a choice index")
             self._appeared.add(index)
             self._choice(index, choice, items)
+        if len(items) == 1 and name is None and isinstance(items[0], str) and not self._reader.lossy:
+            self._pattern.learn(data, body, self._text_path, items[0])
         return items
 
     def close(self) -> Outcome:
@@ -113,6 +127,8 @@ class _ChoicesDecoder:
 class CompletionsDecoder(_ChoicesDecoder):
     """Legacy completions: `choices[].text`."""
 
+    _text_path = ("choices", 0, "text")
+
     def _choice(self, index: int, choice: dict[str, Any], items: list[Item]) -> None:
         text = choice.get("text")
         extra: dict[str, Any] = {}
@@ -125,6 +141,8 @@ class CompletionsDecoder(_ChoicesDecoder):
 
 class ChatDecoder(_ChoicesDecoder):
     """Chat completions: `choices[].delta`."""
+
+    _text_path = ("choices", 0, "delta", "content")
 
     def __init__(self, secret: str = "") -> None:
         super().__init__(secret)

@@ -2,10 +2,9 @@
 
 import logging
 import time
-import traceback
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any, Final, cast
+from typing import cast
 
 from tailrace.joblog import LogRefusal
 from tailrace.schemas import (
@@ -15,12 +14,12 @@ from tailrace.schemas import (
     ErrorDetail,
     InvalidRequest,
     JsonObject,
-    Status,
     StepFailed,
     StepMismatch,
 )
 from tailrace.tasks import Task
-from tailrace.worker.attempts import Failed
+from tailrace.worker.attempts import Failed, completed
+from tailrace.worker.discretion import storable, told_of, where_raised
 from tailrace.worker.job import Job
 from tailrace.worker.recorder import OutputLimit, Recorder
 from tailrace.worker.sources import Outcome
@@ -32,8 +31,6 @@ from tailrace.worker.tasks.scope import entered
 from tailrace.worker.tools import Tools
 
 logger = logging.getLogger(__name__)
-
-_MESSAGE_LIMIT: Final = 2000
 
 
 class TaskAttempts:
@@ -49,7 +46,7 @@ class TaskAttempts:
         if ledger.history.ended is not None:  # only its seal was lost
             for step in ledger.history.steps.values():
                 ledger.used_by(step)
-            return _completed(ledger)
+            return completed(ledger.usage)
         context = TaskContext(ledger, self._tools, attempt=number)
         began = time.monotonic()
         splice = Splice(self._job.memory.output(), base=base)
@@ -86,7 +83,7 @@ class TaskAttempts:
         recorder.write(*splice.close())
         if data is not None:
             recorder.write(recorder.event("on_chain_end", data=data))
-        return _completed(ledger)
+        return completed(ledger.usage)
 
     async def _say(self, piece: object, recorder: Recorder, splice: Splice, began: float) -> None:
         if not isinstance(piece, str):
@@ -108,16 +105,12 @@ class TaskAttempts:
             case StepMismatch():
                 return ErrorDetail(type="step_mismatch", message=str(error), code=error.step)
             case InvalidRequest():
-                return ErrorDetail(type="invalid_request", message=str(error)[:_MESSAGE_LIMIT])
+                return ErrorDetail(type="invalid_request", message=storable(str(error)))
             case BrokerUnavailable() | BrokerUnsuitable():
                 raise error
             case _:
-                # Where, not what: an exception's text may quote a prompt, which has no place in a log.
-                where = "".join(traceback.format_tb(error.__traceback__))
-                name = type(error).__name__
-                logger.warning("job %r: task %r raised %s\n%s", self._job.job_id, self._task.name, name, where)
-                message = f"{name}: {error}" if str(error) else name
-                return ErrorDetail(type="task_error", message=message[:_MESSAGE_LIMIT])
+                logger.warning("job %r: task %r raised %s", self._job.job_id, self._task.name, where_raised(error))
+                return ErrorDetail(type="task_error", message=told_of(error))
 
 
 def _check(ledger: Ledger) -> None:
@@ -131,8 +124,3 @@ def _check(ledger: Ledger) -> None:
     if ledger.mismatch is not None:
         mismatch = ledger.mismatch
         raise Failed(ErrorDetail(type="step_mismatch", message=str(mismatch), code=mismatch.step), again=False)
-
-
-def _completed(ledger: Ledger) -> Outcome:
-    usage: dict[str, Any] = dict(ledger.usage)
-    return Outcome(finish_reason=None, usage=usage or None, model=None, status=Status.COMPLETED)

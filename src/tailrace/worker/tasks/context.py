@@ -247,7 +247,8 @@ class TaskContext(Context):
         return self._ledger.call(self._scope(), name, input_hash(*given))
 
     def _request(self, prompt: str | None, **asked: Any) -> JobRequest:
-        return JobRequest.of(prompt, limits=self._tools.limits, **asked)
+        request = JobRequest.of(prompt, limits=self._tools.limits, **asked)
+        return request.model_copy(update={"tenant": self._job.request.tenant})
 
     def _policy(
         self,

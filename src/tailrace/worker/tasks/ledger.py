@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from tailrace.schemas import ErrorDetail, JsonObject, StepFailed, StepMismatch
 from tailrace.tasks.identity import Identity
-from tailrace.worker.attempts import Failed
+from tailrace.worker.attempts import Failed, add_usage
 from tailrace.worker.memory import Line
 from tailrace.worker.recorder import Recorder
 from tailrace.worker.tasks.history import History, StepRun
@@ -217,6 +217,4 @@ class Ledger:
 
     def used(self, usage: Mapping[str, Any] | None) -> None:
         """Add up what models say that they used."""
-        for name, count in (usage or {}).items():
-            if isinstance(count, int) and not isinstance(count, bool):
-                self.usage[name] = self.usage.get(name, 0) + count
+        add_usage(self.usage, usage)

@@ -105,8 +105,9 @@ class LlmRun(LlmStep):
         stands, tries = step.output, 0
         while True:
             lines: list[Line] = []
+            limit = self._policy.limit()
             try:
-                async with self._policy.limit() as limit, aclosing(answer.pieces(stands)) as pieces:
+                async with aclosing(answer.pieces(stands)) as pieces:
                     while (new := await limit.within(anext(pieces, None))) is not None:
                         if answer.continued and not lines:
                             new = [*stands, *new]

@@ -3,33 +3,22 @@
 import asyncio
 import random
 from collections.abc import Awaitable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
 
 from tailrace.schemas import ErrorDetail, JobRequest
-from tailrace.worker.discretion import without_prompt
+from tailrace.worker.discretion import told_of, without_prompt
 
 T = TypeVar("T")
 
 _LONGEST_PAUSE_S: Final = 30.0
-_MESSAGE_LIMIT: Final = 2000
 
 
-class Limit(AbstractAsyncContextManager["Limit"]):
+class Limit:
     """A time that several awaits share. Unlike `asyncio.timeout` it may be open across the yields of a generator."""
 
     def __init__(self, seconds: float | None) -> None:
         self._until = None if seconds is None else asyncio.get_running_loop().time() + seconds
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        return None
 
     async def within(self, awaited: Awaitable[T]) -> T:
         """Raises: TimeoutError when the time is over."""
@@ -52,6 +41,7 @@ class Policy:
     timeout_s: float | None
 
     def limit(self) -> Limit:
+        """A try's time, which begins now."""
         return Limit(self.timeout_s)
 
     async def pause(self, tries: int) -> None:
@@ -66,8 +56,7 @@ class Policy:
 
     def raised(self, error: BaseException) -> ErrorDetail:
         """What is said of an exception of the author's."""
-        message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        return self.discreet(ErrorDetail(type="step_error", message=message[:_MESSAGE_LIMIT], retryable=True))
+        return self.discreet(ErrorDetail(type="step_error", message=told_of(error), retryable=True))
 
     def discreet(self, detail: ErrorDetail) -> ErrorDetail:
         for request in (self.request, self.asked):
