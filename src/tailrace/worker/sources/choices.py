@@ -20,7 +20,7 @@ from tailrace.worker.sources.decoding import (
     outcome,
 )
 from tailrace.worker.sources.errors import broken, reported
-from tailrace.worker.sources.pattern import TextPattern
+from tailrace.worker.sources.pattern import Path, TextPattern
 from tailrace.worker.sse import Event
 
 _DELTA: Final = frozenset({"role", "content", "refusal", "reasoning", "reasoning_content", "tool_calls"})
@@ -33,7 +33,7 @@ class _ChoicesDecoder:
     """Subclasses say how a choice becomes items."""
 
     #: Where the text of choice 0 stands in an event.
-    _text_path: tuple[str | int, ...]
+    _text_path: Path
 
     def __init__(self, secret: str = "") -> None:
         self._reader = EventReader(secret)

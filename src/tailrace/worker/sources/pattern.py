@@ -1,13 +1,16 @@
 """Events of a stream that are alike but for their text, read without a JSON parser. Pure.
 
 An upstream says the same JSON again and again with another text in it. `TextPattern` learns from an event that was
-parsed which of its bytes are the text, and proves it: the parser must read a word that is put there as the text, and
-everything else as before. An event that has the same bytes around its text then means the same.
+parsed which of its bytes are the text, and proves it: the parser must read a word that is put there as the text. An
+event that has the same bytes around its text then means the same, but for the text.
 """
 
 from typing import Any, Final
 
 from pydantic_core import from_json
+
+#: Where in an event's JSON: names and indices.
+Path = tuple[str | int, ...]
 
 #: Stands in an event for the text while its place is proved. Nothing that an upstream says.
 _PROBE: Final = b"\x7f<tailrace>\x7f"
@@ -58,14 +61,14 @@ class TextPattern:
             return None
         text = _decoded(event[start:end])
         if text is not None:
-            self._pause = 0
+            self._pause = self._skip = 0
         return text
 
     def forget(self) -> None:
         """Know nothing again."""
         self._head = b""
 
-    def learn(self, event: bytes, body: dict[str, Any], path: tuple[str | int, ...], text: str) -> None:
+    def learn(self, event: bytes, body: dict[str, Any], path: Path, text: str) -> None:
         """Take this event for a pattern: `body` is what it says, `text` what stands in it at `path`."""
         if self._skip:
             self._skip -= 1
@@ -82,13 +85,13 @@ class TextPattern:
             if place < 0:
                 return
             head, tail = event[: place + 1], event[place + 1 + len(raw) :]
-            if _says(head + _PROBE + tail, body, path, text):
+            if _proved(head + _PROBE + tail, path):
                 self._head = head
-                self._know_tail(tail, body, path, text)
+                self._know_tail(tail, body, path)
                 return
             place = event.find(quoted, place + 1)
 
-    def _know_tail(self, tail: bytes, body: dict[str, Any], path: tuple[str | int, ...], text: str) -> None:
+    def _know_tail(self, tail: bytes, body: dict[str, Any], path: Path) -> None:
         self._tail, self._tail_end, self._filled = tail, b"", False
         filler = body.get(_FILLER)
         if not isinstance(filler, str) or not filler or _decoded(filler.encode(errors="replace")) != filler:
@@ -97,7 +100,7 @@ class TextPattern:
         if place < 0:
             return
         before, after = tail[: place + 1], tail[place + 1 + len(filler) :]
-        if _says(self._head + _PROBE + before + _PROBE + after, {**body, _FILLER: _WORD}, path, text):
+        if _proved(self._head + _PROBE + before + _PROBE + after, path, (_FILLER,)):
             self._tail, self._tail_end, self._filled = before, after, True
 
 
@@ -113,16 +116,16 @@ def _decoded(raw: bytes) -> str | None:
     return text if text.isprintable() else None
 
 
-def _says(event: bytes, body: dict[str, Any], path: tuple[str | int, ...], text: str) -> bool:
-    """Whether an event says the same as `body`, with the probe instead of the text."""
+def _proved(event: bytes, *paths: Path) -> bool:
+    """Whether the parser finds the probe in all these places: then a text that is put there changes nothing else."""
     try:
         found: Any = from_json(event)
-        inner = found
-        for step in path[:-1]:
-            inner = inner[step]
-        if inner[path[-1]] != _WORD:
-            return False
-        inner[path[-1]] = text
+        for path in paths:
+            value = found
+            for step in path:
+                value = value[step]
+            if value != _WORD:
+                return False
     except (ValueError, LookupError, TypeError):
         return False
-    return bool(found == body)
+    return True
