@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import pytest
 from fed_readers import A_LOOK, Fed, Idle, read, written
@@ -195,15 +195,23 @@ async def test_beyond_the_end_there_is_nothing_to_ask_for(namespace: str) -> Non
 
 
 class Swallowing:
-    """A client as redis-py is on Python 3.11 now and then: a cancellation is lost in it."""
+    """A client, its pool and its connection, as redis-py is on Python 3.11 now and then: a cancellation is lost in it."""
+
+    response_callbacks: Final[dict[str, Any]] = {}
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
+        self.connection_pool = self
 
-    async def execute_command(self, *_: object) -> str:
+    async def get_connection(self) -> "Swallowing":
         self.asked.set()
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
+        return self
+
+    async def send_packed_command(self, *_: object, **__: object) -> None: ...
+
+    async def read_response(self) -> str:
         return "answer"
 
 

@@ -23,17 +23,17 @@ def keys(namespace: str) -> Keys:
 
 async def claim(redis: AnyRedis, keys: Keys, token: str, *, limit: int = 10, lease_ms: int = LEASE_MS) -> Any:
     script = typed(redis).register_script(CLAIM_LUA)
-    return await script(keys=[keys.queue, keys.wake], args=[lease_ms, limit, token, f"{keys.namespace}:"])
+    return await script([keys.queue, keys.wake], [lease_ms, limit, token, f"{keys.namespace}:"])
 
 
 async def renew(redis: AnyRedis, keys: Keys, *leases: str | int, lease_ms: int = LEASE_MS) -> Any:
-    return await typed(redis).register_script(RENEW_LUA)(keys=[keys.queue], args=[lease_ms, *leases])
+    return await typed(redis).register_script(RENEW_LUA)([keys.queue], [lease_ms, *leases])
 
 
 async def settle(redis: AnyRedis, keys: Keys, job_id: str, token: str, *, deadline: int = 0, delay: int = -1) -> Any:
     queued = keys.queued(job_id)
     names = [keys.queue, keys.wake, IN_PROGRESS_PREFIX + queued, payload_key(keys, job_id), RETRY_PREFIX + queued]
-    return await typed(redis).register_script(SETTLE_LUA)(keys=names, args=[queued, token, deadline, delay])
+    return await typed(redis).register_script(SETTLE_LUA)(names, [queued, token, deadline, delay])
 
 
 async def queue_of(redis: AnyRedis, keys: Keys) -> Any:
@@ -51,9 +51,9 @@ async def test_a_job_is_claimed_once_and_oldest_first(redis: AnyRedis, keys: Key
         await enqueue(redis, keys, job_id, ttl_ms=TTL_MS)
         await redis.zadd(keys.queue, {keys.queued(job_id): ord(job_id)})
     wait, length, _deadline, taken, *_ = await claim(redis, keys, "one", limit=2)
-    assert (wait, length, taken[::3]) == (0, 3, [keys.queued("a").encode(), keys.queued("b").encode()])
+    assert (wait, length, taken[::4]) == (0, 3, [keys.queued("a").encode(), keys.queued("b").encode()])
     wait, _, _, taken, *_ = await claim(redis, keys, "two")
-    assert taken[::3] == [keys.queued("c").encode()]
+    assert taken[::4] == [keys.queued("c").encode()]
     assert 0 < wait <= LEASE_MS
     assert (await claim(redis, keys, "three"))[3] == []
     assert await redis.llen(keys.wake) == 0, "words that announce nothing are cleared"
@@ -144,11 +144,13 @@ async def test_planted_types_do_not_stop_the_queue(redis: AnyRedis, keys: Keys) 
     await redis.rpush(payload_key(keys, "list"), b"x")
     await redis.pexpire(payload_key(keys, "list"), TTL_MS)
     await redis.rpush(IN_PROGRESS_PREFIX + keys.queued("held"), b"x")
+    await redis.rpush(RETRY_PREFIX + keys.queued("fine"), b"x")
     await redis.zadd(keys.queue, {keys.queued("never"): float("inf"), keys.queued("always"): float("-inf")})
     _, _, _, taken, _, expired = await claim(redis, keys, "one")
-    payloads = dict(zip(taken[::3], taken[2::3], strict=True))
+    payloads = dict(zip(taken[::4], taken[2::4], strict=True))
     assert payloads.keys() == {keys.queued("fine").encode(), keys.queued("list").encode()}
     assert payloads[keys.queued("list").encode()] == b"", "no payload, so the worker refuses it"
+    assert taken[3::4] == [1, 1], "claims that cannot be counted"
     assert expired == [keys.queued("always").encode()]
     assert (await claim(redis, keys, "two"))[0] > 0
     await redis.zrem(keys.queue, keys.queued("never"))

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from engine import wait_until
 from tailrace import AsyncTailrace, BrokerUnsuitable, Settings, Status
 from tailrace.cli import app
-from tailrace.joblog import connected
+from tailrace.joblog import connected, translated
 from tailrace.joblog.pipe import pack
 from tailrace.upstreams.rehearsal import Rehearsal
 from tailrace.worker.app import Worker
@@ -163,7 +163,7 @@ async def test_a_certificate_that_is_not_trusted_is_refused_with_the_reason(
             await tailrace.job("j").text(timeout=PATIENCE_S)
     async with connected(url) as broker:
         pipe = broker.pipe()
-        with pytest.raises(BrokerUnsuitable, match=told):
+        with pytest.raises(BrokerUnsuitable, match=told), translated():
             await pipe.ask([pack(["PING"])])
         await pipe.close()
     for command in (["worker", "--rehearsal"], ["doctor", "--no-upstreams"], ["submit", "hello"]):

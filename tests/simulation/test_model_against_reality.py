@@ -365,10 +365,11 @@ class Scripts(RuleBasedStateMachine):
             wait, length, deadline, taken, *dropped = side.run(
                 CLAIM_LUA, [KEYS.queue, KEYS.wake], [LONG_MS, 5, worker, f"{KEYS.namespace}:"]
             )
-            for queued_id in taken[::3]:
+            jobs = [tuple(taken[at : at + 4]) for at in range(0, len(taken), 4)]
+            for queued_id, *_ in jobs:
                 side.deadlines[queued_id] = b"%d" % deadline
             # Who was due first depends on the clock's milliseconds.
-            return [wait > 0, length, sorted(side.alike(taken)), *dropped]
+            return [wait > 0, length, sorted(side.alike([*job]) for job in jobs), *dropped]
 
         self.everywhere(act)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Self
@@ -132,6 +132,11 @@ class SimulatedStream:
     def outcome(self) -> Outcome:
         assert self._call.complete
         return Outcome(finish_reason="stop", usage=None, model="m", status=Status.COMPLETED)
+
+    async def pour(self, take: Callable[[list[Item]], bool], ready: Callable[[], Awaitable[None]]) -> None:
+        async for items in self:
+            if not take(items):
+                await ready()
 
     def __aiter__(self) -> Self:
         return self

@@ -2,8 +2,9 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import Any, Final, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -12,15 +13,20 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
-from tailrace.joblog.pipe import Pipe
-from tailrace.joblog.translation import ANSWER_TIMEOUT_S, Word, translated
+from tailrace.joblog.pipe import Pipe, pack
+from tailrace.joblog.translation import Word, translated
 from tailrace.schemas import InvalidRequest, TailraceError
 
 _CONNECT_TIMEOUT_S: Final = 5.0
 _MAX_CONNECTIONS: Final = 32
+_RETRY_PAUSE_S: Final = 0.02
 
 #: Lets a script write although the server is over maxmemory: an end must always find a place.
 _ALLOW_OOM: Final = "#!lua flags=allow-oom\n"
+
+
+#: Where a pool keeps the pipe that all its brokers share.
+_SHARED: Final = "tailrace_pipe"
 
 
 class Script:
@@ -46,17 +52,15 @@ class Broker:
     async def call(self, *command: Word) -> Any:
         """One command's answer, as redis-py parses it."""
         with translated():
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                return await cast("Any", self.redis).execute_command(*command)
+            (answer,) = await self._ask([command])
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
 
     async def many(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         """The answers of commands sent in one write; an error answer is in the list as an exception of redis-py."""
         with translated():
-            pipeline = cast("Any", self.redis.pipeline(transaction=False))
-            async with asyncio.timeout(ANSWER_TIMEOUT_S), pipeline:
-                for command in commands:
-                    pipeline.execute_command(*command)
-                return list(await pipeline.execute(raise_on_error=False))
+            return await self._ask(commands)
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Word]) -> Any:
         """A script's answer. It is loaded where the server does not know it."""
@@ -82,13 +86,54 @@ class Broker:
                     answers[number] = error
         return answers
 
+    @cached_property
+    def _pipe(self) -> Pipe:
+        """The same for all brokers of a client: a pool has not connections for any number of them."""
+        pool: Any = self.redis.connection_pool
+        pipe: Pipe | None = getattr(pool, _SHARED, None)
+        if pipe is None:
+            pipe = Pipe(pool)
+            setattr(pool, _SHARED, pipe)
+        return pipe
+
+    @cached_property
+    def _meanings(self) -> Mapping[Word, Callable[[Any], Any]]:
+        """By command, how redis-py makes its answer of what the server says."""
+        return cast("Mapping[Word, Callable[[Any], Any]]", cast("Any", self.redis).response_callbacks)
+
+    def raw(self, source: str) -> Callable[[Sequence[str], Sequence[Word]], Awaitable[Any]]:
+        """A script to call, as redis-py's `register_script` makes it: it raises redis-py's errors, OSError, TimeoutError."""
+        script = Script(source)
+
+        async def run(keys: Sequence[str], args: Sequence[Word]) -> Any:
+            return await self._run(script, keys, args)
+
+        return run
+
     async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Word]) -> Any:
-        redis = cast("Any", self.redis)
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            try:
-                return await redis.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
-            except NoScriptError:
-                return await redis.execute_command("EVAL", script.source, len(keys), *keys, *args)
+        (answer,) = await self._ask([("EVALSHA", script.sha, len(keys), *keys, *args)])
+        if isinstance(answer, NoScriptError):
+            (answer,) = await self._ask([("EVAL", script.source, len(keys), *keys, *args)])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def _ask(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
+        """Every script of ours may be sent twice, so a connection that went stale or an answer that was lost costs a
+        second try. Raises: redis-py's errors, OSError, TimeoutError."""
+        packed = [pack(_split(command)) for command in commands]
+        try:
+            answers = await self._pipe.ask(packed)
+        except RedisConnectionError:
+            if self._pipe.left:
+                raise
+            await asyncio.sleep(_RETRY_PAUSE_S)
+            answers = await self._pipe.ask(packed)
+        for number, command in enumerate(commands):
+            meaning = self._meanings.get(command[0])
+            if meaning is not None and not isinstance(answers[number], Exception):
+                answers[number] = meaning(answers[number])
+        return answers
 
     async def load(self, script: Script) -> None:
         """Make the server know a script, for callers that send EVALSHA by themselves."""
@@ -117,8 +162,24 @@ class Broker:
         return connection
 
     def pipe(self) -> Pipe:
-        """A connection for one caller that sends thousands of commands; close it."""
-        return Pipe(cast("Any", self.redis.connection_pool).make_connection)
+        """A connection for callers that do not share one with others. It is closed with the client, or by `close`."""
+        return Pipe(self.redis.connection_pool)
+
+
+class _Pool(BlockingConnectionPool):
+    """A pool that knows when its client was closed: what is opened after that would stay open for ever."""
+
+    closed = False
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        self.closed = self.closed or inuse_connections
+        await super().disconnect(inuse_connections)
+
+
+def _split(command: Sequence[Word]) -> Sequence[Word]:
+    """A command with its subcommand as a word of its own."""
+    name = command[0]
+    return [*name.split(), *command[1:]] if isinstance(name, str) and " " in name else command
 
 
 def connect(url: str) -> Redis:
@@ -129,7 +190,7 @@ def connect(url: str) -> Redis:
     # redis-py before 6 checks whose certificate it is only when asked to.
     tls = {"ssl_check_hostname": True} if url.startswith("rediss://") and "ssl_cert_reqs=none" not in url else {}
     try:
-        pool = cast("Any", BlockingConnectionPool).from_url(
+        pool = cast("Any", _Pool).from_url(
             url,
             max_connections=_MAX_CONNECTIONS,
             timeout=None,

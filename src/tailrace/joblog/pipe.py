@@ -1,105 +1,210 @@
-"""A connection for one caller that sends thousands of commands: packed by hand, written in one go, answers in order.
+"""One connection for all callers of an event loop: commands are packed by hand, written once per turn of the loop, and
+answered in order.
 
-redis-py connects (addresses, passwords, TLS); its pool, retries, command objects and its reading of one answer after the
-other are left out. They cost 6 to 8 us a command, this one (benchmarks, row `relay`).
+redis-py connects (addresses, passwords, TLS); its command objects, its lending of a connection for each command and its
+reading of one answer after the other are left out. Awaited one by one they cost 55 us a command; here 15, and 1 to 2 in
+a batch (benchmarks, row `relay`).
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, cast
 
+import hiredis
+from redis._parsers import BaseParser
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
-from tailrace.joblog.translation import ANSWER_TIMEOUT_S, Word, translated
+from tailrace.joblog.translation import ANSWER_TIMEOUT_S, Word
 
-_READ_BYTES: Final = 256 * 1024
+#: A connection that was silent for so long may have died without a word ...
+_IDLE_S: Final = 5.0
+#: ... so after so long without an answer another one is asked. (Every script of ours may be sent twice.)
+_IDLE_ANSWER_S: Final = 2.0
 
 
 class Pipe:
-    """One connection, made at first use and again after a failure. Not for two callers at a time."""
+    """A connection of a redis-py pool, lent at first use and again after a failure."""
 
-    def __init__(self, make_connection: Callable[[], Any]) -> None:
-        self._make_connection = make_connection
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
         self._connection: Any = None
-        self._raw: _RawConnection | None = None
+        self._wire: _Wire | None = None
+        self._opening = asyncio.Lock()
+        self._one_by_one = asyncio.Lock()
 
     async def ask(self, commands: Sequence[bytes]) -> list[Any]:
         """The answers to packed commands, in order; an error answer is in the list as an exception of redis-py.
 
-        Raises: BrokerUnavailable if nobody knows which of the commands were carried out, BrokerUnsuitable.
+        Raises: redis-py's errors, OSError, TimeoutError, if nobody knows which of the commands were carried out.
         """
-        with translated():
+        wire = await self._open()
+        if wire is None:
+            return await self._ask_connection(commands)
+        if wire.idle_s > _IDLE_S:
+            try:
+                return await self._answers(wire, commands, _IDLE_ANSWER_S)
+            except (TimeoutError, RedisConnectionError):
+                if self.left:
+                    raise
+                wire = await self._open() or wire
+        return await self._answers(wire, commands, ANSWER_TIMEOUT_S)
+
+    @property
+    def left(self) -> bool:
+        """Whether the client was closed while the connection was open: asking again makes no sense."""
+        return self._connection is not None and not self._connection.is_connected
+
+    async def close(self) -> None:
+        """Give the connection back, closed, if there is one."""
+        connection, self._connection, self._wire = self._connection, None, None
+        if connection is not None:
+            with suppress(RedisError, OSError):
+                await connection.disconnect(nowait=True)
+            await self._pool.release(connection)
+
+    async def _open(self) -> "_Wire | None":
+        """The connection as it is, or a new one. None if it has no streams, as fakeredis'."""
+        if self._connection is None or (self._wire is not None and self._wire.closed):
+            async with self._opening:
+                if self._wire is not None and self._wire.closed:
+                    await self.close()
+                if self._connection is None:
+                    self._connection = await self._lent()
+                    self._wire = _take_over(self._connection)
+        return self._wire
+
+    async def _lent(self) -> Any:
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            connection = await self._pool.get_connection()
+        if getattr(self._pool, "closed", False):  # also meanwhile: nobody would close this one
+            await connection.disconnect(nowait=True)
+            raise RedisConnectionError("the client is closed")
+        return connection
+
+    async def _answers(self, wire: "_Wire", commands: Sequence[bytes], patience_s: float) -> list[Any]:
+        answers = wire.send(commands)
+        timer = asyncio.get_running_loop().call_later(patience_s, _give_up, answers)
+        try:
+            return await answers
+        except TimeoutError:
+            # Whatever is on its way here will not come any more, or too late for everybody.
+            wire.close()
+            raise
+        finally:
+            timer.cancel()
+
+    async def _ask_connection(self, commands: Sequence[bytes]) -> list[Any]:
+        connection, answers = self._connection, list[Any]()
+        async with self._one_by_one:
             try:
                 async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                    return await self._ask(commands)
+                    await connection.send_packed_command([b"".join(commands)], check_health=False)
+                    for _ in commands:
+                        try:
+                            answers.append(await connection.read_response())
+                        except ResponseError as error:
+                            answers.append(error)
             except BaseException:
                 # Answers may still be on their way: they must not be taken for those of later commands.
                 await self.close()
                 raise
-
-    async def _ask(self, commands: Sequence[bytes]) -> list[Any]:
-        if self._connection is None:
-            self._connection = self._make_connection()
-            await self._connection.connect()
-            self._raw = _raw(self._connection)
-        if self._raw is not None:
-            return await self._raw.ask(commands)
-        connection = self._connection
-        await connection.send_packed_command([b"".join(commands)], check_health=False)
-        answers: list[Any] = []
-        for _ in commands:
-            try:
-                answers.append(await connection.read_response())
-            except ResponseError as error:
-                answers.append(error)
         return answers
 
-    async def close(self) -> None:
-        """Close the connection, if there is one."""
-        connection, self._connection, self._raw = self._connection, None, None
-        if connection is not None:
-            try:
-                await connection.disconnect(nowait=True)
-            except (RedisError, OSError):
-                return
+
+class _Turn:
+    """What one caller waits for."""
+
+    __slots__ = ("answers", "future", "wanted")
+
+    def __init__(self, wanted: int, future: "asyncio.Future[list[Any]]") -> None:
+        self.wanted, self.future = wanted, future
+        self.answers: list[Any] = []
 
 
-class _RawConnection:
-    """The streams of a connection that redis-py has opened, read by hiredis: all answers of a network read at once."""
+class _Wire(asyncio.Protocol):
+    """The transport of a connection that redis-py has opened. A caller that gives up loses nobody's answers."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: Any) -> None:
-        self._reader, self._writer, self._answers = reader, writer, answers
+    def __init__(self, transport: asyncio.Transport, writer: asyncio.StreamWriter) -> None:
+        self.closed = False
+        self._transport, self._loop = transport, asyncio.get_running_loop()
+        #: Closes the transport when it is forgotten, and is told of the end, so that its connection can be closed too.
+        self._writer, self._before = writer, transport.get_protocol()
+        self._reader = hiredis.Reader(
+            replyError=cast("Callable[[str], Exception]", cast("Any", BaseParser).parse_error)
+        )
+        self._turns: deque[_Turn] = deque()
+        self._unsent: list[bytes] = []
+        self._heard = self._loop.time()
 
-    async def ask(self, commands: Sequence[bytes]) -> list[Any]:
-        self._writer.write(b"".join(commands))
-        await self._writer.drain()
-        gets, wanted = self._answers.gets, len(commands)
-        answers: list[Any] = []
-        while True:
-            while len(answers) < wanted and (answer := gets()) is not False:
-                if isinstance(answer, RedisConnectionError):  # LOADING, say
-                    raise answer
-                answers.append(answer)
-            if len(answers) == wanted:
-                return answers
-            read = await self._reader.read(_READ_BYTES)
-            if not read:
-                raise RedisConnectionError("the server closed the connection")
-            self._answers.feed(read)
+    @property
+    def idle_s(self) -> float:
+        """For how long nothing has come, while nothing was to come."""
+        return 0.0 if self._turns else self._loop.time() - self._heard
+
+    def send(self, commands: Sequence[bytes]) -> "asyncio.Future[list[Any]]":
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        if self.closed:
+            future.set_exception(RedisConnectionError("the connection is closed"))
+        elif commands:
+            self._turns.append(_Turn(len(commands), future))
+            if not self._unsent:
+                self._loop.call_soon(self._write)
+            self._unsent.extend(commands)
+        else:
+            future.set_result([])
+        return future
+
+    def close(self) -> None:
+        self.closed = True
+        self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = self._loop.time()
+        reader, turns = self._reader, self._turns
+        reader.feed(data)
+        try:
+            while turns and (answer := reader.gets()) is not False:
+                turn = turns[0]
+                turn.answers.append(answer)
+                if len(turn.answers) == turn.wanted:
+                    turns.popleft()
+                    if not turn.future.done():
+                        turn.future.set_result(turn.answers)
+        except hiredis.ProtocolError:
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        for turn in self._turns:
+            if not turn.future.done():
+                error = RedisConnectionError("the server closed the connection")
+                error.__cause__ = exc
+                turn.future.set_exception(error)
+        self._turns.clear()
+        self._before.connection_lost(exc)
+
+    def _write(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        if not self.closed:
+            self._transport.write(b"".join(unsent))
 
 
-def _raw(connection: Any) -> _RawConnection | None:
-    """None: it is read as redis-py does, because it has no streams (fakeredis), or hiredis is not installed."""
-    reader, writer = getattr(connection, "_reader", None), getattr(connection, "_writer", None)
-    if not isinstance(reader, asyncio.StreamReader) or not isinstance(writer, asyncio.StreamWriter):
+def _take_over(connection: Any) -> _Wire | None:
+    writer: Any = getattr(connection, "_writer", None)
+    if not isinstance(writer, asyncio.StreamWriter):
         return None
-    try:
-        import hiredis
-        from redis._parsers import BaseParser
-    except ImportError:
-        return None
-    return _RawConnection(reader, writer, hiredis.Reader(replyError=cast("Any", BaseParser).parse_error))
+    transport = cast("asyncio.Transport", writer.transport)
+    wire = _Wire(transport, writer)
+    transport.set_protocol(wire)
+    return wire
+
+
+def _give_up(answers: "asyncio.Future[list[Any]]") -> None:
+    if not answers.done():
+        answers.set_exception(TimeoutError("no answer in time"))
 
 
 def pack(command: Sequence[Word]) -> bytes:

@@ -24,7 +24,15 @@ from tailrace.schemas import (
     Result,
     TailraceError,
 )
-from tailrace.views import ChatChunksView, CompletionsView, Frame, OpenAIView, ResponsesView, Rewound, chat_completion
+from tailrace.views import (
+    ChatChunksView,
+    CompletionsView,
+    Frame,
+    NativeResponsesView,
+    OpenAIView,
+    Rewound,
+    chat_completion,
+)
 from tailrace.views import completion as completion_of
 
 #: Calls that broke off before they had an answer, for the openai package's next try of each.
@@ -211,7 +219,7 @@ class EventStream:
         if refused is not None:
             self._broken = True
             frames = b""
-            if isinstance(self._view, ResponsesView):
+            if isinstance(self._view, NativeResponsesView):
                 failed = self._view.failed({"code": "server_error", "message": refused.error["message"]})
                 frames = _sse(failed, event="response.failed", position=END)
             return frames + _sse(refused.body)
@@ -233,7 +241,7 @@ def _view(call: Call, job_id: str) -> OpenAIView:
         case "completions":
             return CompletionsView(job_id, include_usage=call.include_usage)
         case "responses":
-            return ResponsesView(job_id)
+            return NativeResponsesView(job_id)
 
 
 async def _cancel(tailrace: AsyncTailrace, job_ids: list[str]) -> None:

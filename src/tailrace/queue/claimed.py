@@ -33,7 +33,17 @@ class Claimed:
     a response leaves the upstream's connection open.
     """
 
-    def __init__(self, *, job_id: str, queued_id: str, number: int, worker: str, due_ms: int) -> None:
+    def __init__(
+        self,
+        *,
+        job_id: str,
+        queued_id: str,
+        number: int,
+        worker: str,
+        due_ms: int,
+        payload: bytes = b"",
+        claims: int = 1,
+    ) -> None:
         self.job_id = job_id
         self.queued_id = queued_id
         self.number = number
@@ -41,7 +51,8 @@ class Claimed:
         self.worker = worker
         self.due_ms = due_ms
         """When the job was to run; after a lost lease, when that lease ended."""
-        self.claims = 1
+        self.payload = payload
+        self.claims = claims
         """The how-manieth claim of the job this is, as far as the queue knows: hand-backs count, so these are not attempts."""
         self.delay_ms = 0
         """How the claim ends: hand back after so many milliseconds, or DONE_MS. The worker's, not the handler's."""
@@ -65,9 +76,8 @@ class Claimed:
             self._task.cancel(reason.value)
         return first
 
-    def begin(self, task: "asyncio.Task[object]", *, claims: int) -> None:
+    def begin(self, task: "asyncio.Task[object]") -> None:
         """The handler's task starts. Raises: CancelledError if it was cancelled before."""
-        self.claims = claims
         self._task = task
         if self._reason is not None:
             raise asyncio.CancelledError(self._reason.value)

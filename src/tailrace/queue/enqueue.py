@@ -105,8 +105,8 @@ async def enqueue(redis: Redis, keys: Keys, job_id: str, *, delay_ms: int = 0, t
     answer = cast(
         "int",
         await script(
-            keys=[keys.queue, payload_key(keys, job_id), keys.wake],
-            args=[keys.queued(job_id), payload, delay_ms, ttl_ms, capacity],
+            [keys.queue, payload_key(keys, job_id), keys.wake],
+            [keys.queued(job_id), payload, delay_ms, ttl_ms, capacity],
         ),
     )
     if answer < 0:

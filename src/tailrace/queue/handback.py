@@ -43,6 +43,4 @@ async def hand_back(redis: Redis, keys: Keys, worker_name: str, *, lease_s: floa
     Only for who knows that it is dead (its parent): a worker that lives loses its jobs. Raises: RedisError, OSError.
     """
     script = typed(redis).register_script(_HAND_BACK_LUA)
-    return cast(
-        "int", await script(keys=[keys.queue, keys.wake], args=[holder(worker_name), int(lease_s * 1000) + 1000])
-    )
+    return cast("int", await script([keys.queue, keys.wake], [holder(worker_name), int(lease_s * 1000) + 1000]))

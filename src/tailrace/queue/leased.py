@@ -13,19 +13,19 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, cast
 from uuid import uuid4
 
-from arq.connections import ArqRedis
 from arq.worker import Retry, RetryJob, Worker, func
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from tailrace.queue.arq_pool import ClaimedPool
 from tailrace.queue.claimed import DONE_MS, CancelReason, Claimed
 from tailrace.queue.enqueue import SOON_MS
 from tailrace.queue.handback import holder
 from tailrace.queue.leases import Leases, Taken
 from tailrace.queue.names import FUNCTION
 from tailrace.queue.outage import Outage
-from tailrace.queue.redispy import typed
+from tailrace.queue.redispy import Script, typed
 from tailrace.queue.renewal import Renewal, blocking_twin
 from tailrace.queue.serializer import PayloadRefused, dump_payload, load_payload
 from tailrace.queue.wake import Listener
@@ -82,13 +82,15 @@ class LeasedWorker(Worker):
         error_delay_s: float = 1.0,
         burst: bool = False,
         renewal_client: Callable[[], BlockingRedis] | None = None,
+        script: Callable[[str], Script] | None = None,
     ) -> None:
+        """`script` makes something to call of a script's source, over a connection of the caller's; else `redis` is used."""
         client = typed(redis)
         lease_ms = int(lease_s * 1000)
         super().__init__(
             functions=[func(self._handle, name=FUNCTION)],
             queue_name=keys.queue,
-            redis_pool=ArqRedis(cast("Any", client.connection_pool)),
+            redis_pool=ClaimedPool(client.connection_pool, self._claim_of),
             burst=burst,
             handle_signals=False,
             max_jobs=max_jobs,
@@ -117,7 +119,7 @@ class LeasedWorker(Worker):
         self._closed = False
         self._outage = Outage(f"worker {worker_name!r}", logger)
         token = holder(worker_name) + uuid4().hex
-        self._leases = Leases(client, keys=keys, token=token, lease_ms=lease_ms)
+        self._leases = Leases(script or client.register_script, keys=keys, token=token, lease_ms=lease_ms)
         self._listener = Listener(client, keys=keys, worker=worker_name, heard=self._heard)
         self._renewal = Renewal(
             renewal_client or (lambda: blocking_twin(redis)),
@@ -216,13 +218,15 @@ class LeasedWorker(Worker):
             number=self._claims,
             worker=self.worker_name,
             due_ms=int(min(max(taken.score, 0), deadline_ms)),  # a planted score may be infinite
+            payload=taken.payload,
+            claims=taken.claims,
         )
         self._renewal.hold(queued_id, claimed.number, deadline_ms)
         self.job_counter += 1
         if self.job_counter >= self.max_jobs:
             self._listener.listening.clear()
         name = f"tailrace-job-{claimed.number}-{claimed.job_id}"
-        task = self.loop.create_task(self._run(claimed, taken.payload), name=name)
+        task = self.loop.create_task(self._run(claimed), name=name)
         self.tasks[name] = task
         task.add_done_callback(self._ended)
 
@@ -236,7 +240,7 @@ class LeasedWorker(Worker):
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a claim ended in an error of ours", exc_info=error)
 
-    async def _run(self, claimed: Claimed, payload: bytes) -> None:
+    async def _run(self, claimed: Claimed) -> None:
         queued_id = claimed.queued_id
         try:
             if queued_id in self._running:
@@ -246,7 +250,7 @@ class LeasedWorker(Worker):
                 return
             self._running[queued_id] = claimed
             try:
-                load_payload(payload)
+                load_payload(claimed.payload)
                 # Until the handler begins: arq's own bookkeeping would wait for ever on a connection that fell silent.
                 async with asyncio.timeout(self._lease_s) as claimed.starting:
                     await self.run_job(queued_id, claimed.due_ms)
@@ -266,15 +270,14 @@ class LeasedWorker(Worker):
     async def _handle(self, ctx: dict[Any, Any]) -> None:
         """What arq calls: the handler, its time limit, and what its ending means."""
         claimed = self._running[ctx["job_id"]]
-        claims = int(ctx["job_try"])
-        error_ms = int(1000 * min(LONGEST_ERROR_DELAY_S, self._error_delay_s * 2 ** min(claims - 1, 16)))
+        error_ms = int(1000 * min(LONGEST_ERROR_DELAY_S, self._error_delay_s * 2 ** min(claimed.claims - 1, 16)))
         timer: asyncio.TimerHandle | None = None
         if self._timeout_s is not None:
             timer = self.loop.call_later(self._timeout_s, claimed.cancel, CancelReason.TIMEOUT)
         try:
             if claimed.starting is not None:
                 claimed.starting.reschedule(None)
-            claimed.begin(cast("asyncio.Task[object]", asyncio.current_task()), claims=claims)
+            claimed.begin(cast("asyncio.Task[object]", asyncio.current_task()))
             await self._handler(claimed.job_id, claimed)
             claimed.delay_ms = DONE_MS
         except asyncio.CancelledError:
@@ -320,6 +323,9 @@ class LeasedWorker(Worker):
                 if not kept:
                     logger.info("job %r: its lease was lost before its end was written", claimed.job_id)
                 return
+
+    def _claim_of(self, queued_id: str) -> Claimed:
+        return self._running[queued_id]
 
     def _lost_in_thread(self, queued_id: str, number: int) -> None:
         # The loop may be closed already: then there is nothing to cancel.

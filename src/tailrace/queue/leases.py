@@ -1,10 +1,11 @@
 """The two scripts that a worker calls in its loop, with types: taking jobs, and ending what was taken."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from tailrace.queue.names import IN_PROGRESS_PREFIX, JOB_PREFIX, RETRY_PREFIX
-from tailrace.queue.redispy import Client
+from tailrace.queue.redispy import Script
 from tailrace.queue.scripts import CLAIM_LUA, SETTLE_LUA
 from tailrace.schemas.keys import Keys
 
@@ -17,6 +18,8 @@ class Taken:
     score: float
     """What its place in the queue was: when it was due, or when the lease that ran out ended."""
     payload: bytes
+    claims: int
+    """How often it was claimed, with this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +41,32 @@ class Claim:
 class Leases:
     """The queue as one worker sees it. `token` names the worker: no other, not even its namesake, has the same."""
 
-    def __init__(self, redis: Client, *, keys: Keys, token: str, lease_ms: int) -> None:
+    def __init__(self, script: Callable[[str], Script], *, keys: Keys, token: str, lease_ms: int) -> None:
+        """`script` makes something to call of a source; what it calls raises RedisError or OSError."""
         self._keys = keys
         self._token = token
         self._lease_ms = lease_ms
-        self._claim = redis.register_script(CLAIM_LUA)
-        self._settle = redis.register_script(SETTLE_LUA)
+        self._claim = script(CLAIM_LUA)
+        self._settle = script(SETTLE_LUA)
 
     async def claim(self, limit: int) -> Claim:
         """Take up to `limit` jobs that are due. Raises: RedisError, OSError."""
         answer = await self._claim(
-            keys=[self._keys.queue, self._keys.wake],
-            args=[self._lease_ms, limit, self._token, f"{self._keys.namespace}:"],
+            [self._keys.queue, self._keys.wake],
+            [self._lease_ms, limit, self._token, f"{self._keys.namespace}:"],
         )
         wait_ms, queue_length, deadline_ms, taken, foreign, expired = cast(
-            "tuple[int, int, int, list[bytes], list[bytes], list[bytes]]", answer
+            "tuple[int, int, int, list[Any], list[bytes], list[bytes]]", answer
         )
         return Claim(
             wait_ms=None if wait_ms < 0 else wait_ms,
             queue_length=queue_length,
             deadline_ms=deadline_ms,
             taken=[
-                Taken(queued_id.decode("ascii"), float(score), payload)
-                for queued_id, score, payload in zip(taken[::3], taken[1::3], taken[2::3], strict=True)
+                Taken(queued_id.decode("ascii"), float(score), payload, claims)
+                for queued_id, score, payload, claims in zip(
+                    taken[::4], taken[1::4], taken[2::4], taken[3::4], strict=True
+                )
             ],
             foreign=foreign,
             expired=expired,
@@ -73,4 +79,4 @@ class Leases:
         """
         names = [self._keys.queue, self._keys.wake]
         names += [prefix + queued_id for prefix in (IN_PROGRESS_PREFIX, JOB_PREFIX, RETRY_PREFIX)]
-        return bool(await self._settle(keys=names, args=[queued_id, self._token, deadline_ms, delay_ms]))
+        return bool(await self._settle(names, [queued_id, self._token, deadline_ms, delay_ms]))

@@ -13,7 +13,10 @@ IN_PROGRESS_PREFIX: Final = "arq:in-progress:"
 """Before a queued id: the token of the lease under which it runs. TTL: the lease."""
 
 RETRY_PREFIX: Final = "arq:retry:"
-"""Before a queued id: how often it was claimed. TTL: arq's own (a day); deleted when the job leaves the queue."""
+"""Before a queued id: how often it was claimed. TTL: RETRY_KEPT_S after that; deleted when the job leaves the queue."""
+
+RETRY_KEPT_S: Final = 88_400
+"""As arq has it: a day and some."""
 
 FUNCTION: Final = "tailrace"
 """The one function that a payload may name."""

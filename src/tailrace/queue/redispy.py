@@ -1,6 +1,6 @@
 """The little of redis-py that this room uses, with types: its own annotations are partly unknown to a strict checker."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from redis import Redis as BlockingRedis
@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 
 class Script(Protocol):
-    async def __call__(self, keys: Sequence[str], args: Sequence[str | bytes | int]) -> object: ...
+    def __call__(self, keys: Sequence[str], args: Sequence[str | bytes | int], /) -> Awaitable[object]: ...
 
 
 class BlockingScript(Protocol):

@@ -12,7 +12,7 @@ Wrong types are what somebody planted: they must not stop the queue, so reads go
 from typing import Final
 
 from tailrace.queue.enqueue import NOW_LUA, WAKE_LUA
-from tailrace.queue.names import IN_PROGRESS_PREFIX, JOB_PREFIX
+from tailrace.queue.names import IN_PROGRESS_PREFIX, JOB_PREFIX, RETRY_KEPT_S, RETRY_PREFIX
 from tailrace.queue.serializer import MAX_PAYLOAD_BYTES
 
 _OWNS_LUA: Final = """
@@ -32,6 +32,7 @@ end
 CLAIM_LUA: Final = (
     NOW_LUA
     + f"local in_progress_prefix, job_prefix = '{IN_PROGRESS_PREFIX}', '{JOB_PREFIX}'\n"
+    + f"local retry_prefix, retry_s = '{RETRY_PREFIX}', {RETRY_KEPT_S}\n"
     + f"local payload_top = {MAX_PAYLOAD_BYTES}\n"
     + """
 local queue, wake = KEYS[1], KEYS[2]
@@ -65,9 +66,12 @@ for i = 1, #due, 2 do
       local in_progress = in_progress_prefix .. id
       if redis.call('SET', in_progress, token, 'NX', 'PX', lease) then
         redis.call('ZADD', queue, 'XX', string.format('%.0f', deadline), id)
+        local claims = redis.pcall('INCR', retry_prefix .. id)
+        redis.call('EXPIRE', retry_prefix .. id, retry_s)
         taken[#taken + 1] = id
         taken[#taken + 1] = due[i + 1]
         taken[#taken + 1] = payload
+        taken[#taken + 1] = type(claims) == 'number' and claims or 1
       else
         -- Somebody holds it, but its score was overwritten (or the key was planted): look again when the key runs out.
         local left = redis.call('PTTL', in_progress)
@@ -97,8 +101,9 @@ return {wait, redis.call('ZCARD', queue), deadline, taken, foreign, expired}
 """KEYS queue, wake. ARGV lease in ms, limit, token, the namespace with its colon.
 
 Takes up to `limit` jobs that are due, oldest first. Answers: ms until the next is due (0: look again, -1: none waits),
-jobs in the queue, deadline of the leases; id, score, payload of each job taken (an impossible payload is empty or too
-long); ids that were dropped because they are not this namespace's; ids that were dropped because their payload expired.
+jobs in the queue, deadline of the leases; id, score, payload, claims so far of each job taken (an impossible payload is
+empty or too long); ids that were dropped because they are not this namespace's; ids that were dropped because their payload
+expired.
 """
 
 RENEW_LUA: Final = (

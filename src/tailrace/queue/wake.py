@@ -53,4 +53,4 @@ class Listener:
 
     async def wake_another(self) -> None:
         """Raises: RedisError, OSError."""
-        await self._script(keys=[self._wake], args=[])
+        await self._script([self._wake], [])

@@ -85,6 +85,8 @@ class JobRequest(BaseModel):
     """The task that is started with the result, if the job ends well."""
     tenant: str | None = None
     """Whom the job belongs to. A gateway sets it, never who asks it; nothing of `submit`'s."""
+    origin: dict[str, JsonValue] | None = None
+    """How it was asked, where a gateway has translated it: for who asks the gateway later, nothing of the worker's."""
     max_attempts: int = Field(default=3, ge=1, le=100, strict=True)
 
     @classmethod

@@ -79,6 +79,7 @@ class Worker:
                     max_jobs=settings.worker.max_jobs,
                     lease_s=settings.worker.lease_s,
                     renewal_client=self._renewal_client,
+                    script=self._broker.raw,
                 )
             )
             await stack.enter_async_context(

@@ -7,9 +7,9 @@ when its answer was lost, and never lands twice or behind a newer attempt.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from redis.exceptions import NoScriptError
 
@@ -29,6 +29,7 @@ from tailrace.joblog import (
     read_whole,
     refuse,
     seal,
+    translated,
 )
 from tailrace.joblog.tasks import end
 from tailrace.queue import Outage
@@ -336,7 +337,7 @@ class Relay:
                 commands.append(command)
         if not commands:
             return
-        for writer, answer in zip(sending, await self._pipe.ask(commands), strict=True):
+        for writer, answer in zip(sending, await self._ask(commands), strict=True):
             if isinstance(answer, NoScriptError):
                 await self._broker.load(APPEND)
                 self.mark(writer)
@@ -346,6 +347,10 @@ class Relay:
                 self._answered(writer, answer)
             if writer.pending and writer.refusal is None:
                 self.mark(writer)
+
+    async def _ask(self, commands: Sequence[bytes]) -> list[Any]:
+        with translated():
+            return await self._pipe.ask(commands)
 
     def _answered(self, writer: LogWriter, answer: list[bytes]) -> None:
         try:
