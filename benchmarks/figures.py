@@ -59,11 +59,25 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class Curve:
+    """One quantity of one side over something that was varied: for a plot."""
+
+    subject: str
+    what: str
+    unit: str
+    over: str
+    """What the points' first numbers count: streams, readers, tokens."""
+    points: tuple[tuple[float, float], ...]
+    """In the order of the first number; the second is a median."""
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
     """A row's figures and what must be known to read them."""
 
     figures: tuple[Figure, ...]
     notes: tuple[str, ...] = ()
+    curves: tuple[Curve, ...] = ()
 
 
 def quantile(samples: Iterable[float], q: float) -> float:

@@ -30,6 +30,13 @@ class Child:
         """kill -9."""
         self._process.kill()
 
+    async def tell(self, *words: object) -> None:
+        """One line to the child."""
+        if self._process.stdin is None:
+            raise RuntimeError("the child was started with pipes")
+        self._process.stdin.write(" ".join(map(str, words)).encode() + b"\n")
+        await self._process.stdin.drain()
+
     async def line(self, timeout_s: float = ANSWER_S) -> list[str]:
         """The words of the next line that it says. Raises: RuntimeError if it has ended, TimeoutError."""
         output = self._process.stdout
@@ -50,9 +57,12 @@ class Child:
 
 
 @asynccontextmanager
-async def child(module: str, configuration: Mapping[str, Any]) -> AsyncGenerator[Child]:
-    """`python -m <module>`, which reads its configuration as a line of JSON, and says `ready` first."""
-    async with started([sys.executable, "-m", module], first_line=json.dumps(configuration)) as running:
+async def child(
+    module: str, configuration: Mapping[str, Any], *, errors: IO[bytes] | None = None
+) -> AsyncGenerator[Child]:
+    """`python -m <module>`, which reads its configuration as a line of JSON, and says `ready` first; `errors` as `started`."""
+    command = [sys.executable, "-m", module]
+    async with started(command, first_line=json.dumps(configuration), errors=errors) as running:
         said = await running.line()
         if said[0] != "ready":
             raise RuntimeError(f"{module} said {said!r} instead of being ready")

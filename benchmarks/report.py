@@ -1,6 +1,6 @@
 """What was measured, for a terminal, for a program, and for docs/performance.md. Pure but for the terminal."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -45,16 +45,19 @@ class Report:
                     "title": row.title,
                     "figures": [asdict(figure) | {"reached": figure.reached} for figure in measured.figures],
                     "notes": list(measured.notes),
+                    "curves": [asdict(curve) for curve in measured.curves],
                 }
                 for row, measured in self.rows
             },
         }
 
-    def markdown(self) -> str:
+    def markdown(self, plots: Mapping[str, Sequence[str]] | None = None) -> str:
+        """`plots`: by a row's key, the lines that show its plots."""
         parts = [BEGIN, "", *(f"{line}  " for line in self._lines()), ""]
         for row, measured in self.rows:
             parts += [f"### {row.title}", "", *_markdown_table(measured.figures), ""]
             parts += [*(f"- {note}" for note in measured.notes), ""]
+            parts += [line for shown in (plots or {}).get(row.key, ()) for line in (shown, "")]
         return "\n".join([*parts, END])
 
     def _lines(self) -> list[str]:

@@ -2,9 +2,33 @@
 
 from typing import Final
 
-from benchmarks.rows import first_token, kill, pickup, task
+from benchmarks.rows import (
+    delivery,
+    fan_out,
+    first_token,
+    kill,
+    late_join,
+    memory,
+    no_op,
+    pickup,
+    relay,
+    retained,
+    task,
+)
 from benchmarks.rows.row import Row
 
 __all__ = ["ROWS", "Row"]
 
-ROWS: Final[tuple[Row, ...]] = (pickup.ROW, first_token.ROW, task.ROW, kill.ROW)
+ROWS: Final[tuple[Row, ...]] = (
+    pickup.ROW,
+    first_token.ROW,
+    relay.ROW,
+    delivery.ROW,
+    fan_out.ROW,
+    late_join.ROW,
+    memory.ROW,
+    no_op.ROW,
+    task.ROW,
+    retained.ROW,
+    kill.ROW,
+)
