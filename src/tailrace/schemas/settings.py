@@ -21,12 +21,21 @@ max_jobs = 100
 url = "https://billing.example.com/hooks/tailrace"
 secret_env = "BILLING_WEBHOOK_SECRET"      # the name of a variable that holds whsec_...
 statuses = ["completed", "incomplete"]
+
+[gateway]                                  # `tailrace serve`
+port = 8722
+cors_origins = ["https://app.example.com"]
+
+[gateway.tenants.acme]                     # `tailrace keys new acme` makes a key and prints its hash
+key_hashes = ["sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"]
+requests_per_minute = 600
 ```
 """
 
+import re
 import tomllib
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -36,6 +45,9 @@ from tailrace.schemas.errors import InvalidRequest
 from tailrace.schemas.keys import DEFAULT_NAMESPACE, Keys, check_group
 from tailrace.schemas.records import Status
 from tailrace.schemas.requests import RequestLimits
+
+_TENANT: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_KEY_HASH: Final = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 
 
 class _Section(BaseModel):
@@ -53,6 +65,12 @@ class UpstreamSettings(_Section):
     """An HTTP proxy for this upstream only. None: the environment's (`HTTPS_PROXY` ...)."""
     default_model: str | None = None
     """For jobs that name no model."""
+    models: tuple[str, ...] = ()
+    """Which models it offers: a gateway lists them, and sends here who names one of them."""
+    api: Literal["chat", "completions", "responses"] = "chat"
+    """What of the OpenAI API it speaks: what a gateway asks it in when it is asked for a response."""
+    transport: Literal["aiohttp", "push"] = "aiohttp"
+    """What reads its streams: aiohttp, or tailrace's own reader, which wakes no task for a token (docs/performance.md)."""
     connect_timeout_s: float = Field(default=10.0, gt=0)
     first_byte_timeout_s: float = Field(default=120.0, gt=0)
     """How long the upstream may think before its first byte."""
@@ -128,6 +146,78 @@ class WebhookSettings(_Section):
         return self
 
 
+class TenantSettings(_Section):
+    """Who may use the gateway, and how much. A limit that is not set is none."""
+
+    key_hashes: tuple[str, ...] = Field(default=(), repr=False)
+    """`sha256:` and the digest of a key: what `tailrace keys new` prints. Several, while a key is replaced."""
+    key_env: str = ""
+    """The environment variable that holds a key; several keys, separated by spaces, while one is replaced."""
+    sees_all: bool = False
+    """Whether the jobs of all tenants are theirs to read, cancel and delete."""
+    requests_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Over all gateways together. So many at once, then evenly."""
+    concurrent_jobs: int | None = Field(default=None, ge=1, le=10_000)
+    """How many of the jobs that they submitted may be queued or running, over all gateways together."""
+    open_streams: int | None = Field(default=None, ge=1)
+    """How many streams one gateway process keeps open for them."""
+    max_body_bytes: int | None = Field(default=None, gt=0)
+    """The most that one request may carry, if that is less than the gateway's own limit."""
+
+    @field_validator("key_hashes")
+    @classmethod
+    def _are_hashes(cls, hashes: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_KEY_HASH.fullmatch(each) for each in hashes):
+            raise ValueError(
+                "a key hash is sha256: and 64 hexadecimal digits; `tailrace keys new` prints one for a new key"
+            )
+        return hashes
+
+    @model_validator(mode="after")
+    def _can_come_in(self) -> "TenantSettings":
+        if not self.key_hashes and not self.key_env:
+            raise ValueError("a tenant needs a key: set key_hashes (`tailrace keys new` prints one) or key_env")
+        return self
+
+
+class GatewaySettings(_Section):
+    """One HTTP gateway."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """Where it listens. Loopback only, as long as no key is configured."""
+    port: int = Field(default=8722, ge=0, le=65535)
+    """0: a free one."""
+    heartbeat_s: float = Field(default=15.0, gt=0)
+    """A stream that is silent for so long gets a comment, so that nobody between takes it for dead."""
+    retry_ms: int = Field(default=1000, ge=0)
+    """How long a browser waits before it comes back to a stream that broke off."""
+    stalled_s: float = Field(default=30.0, gt=0)
+    """A reader that takes nothing for so long is dropped; it can come back to its position."""
+    kept_bytes: int = Field(default=1024 * 1024, ge=1024)
+    """How much of a job's stream is kept ready for its readers, per job and kind of stream; older parts come from the log."""
+    max_body_bytes: int = Field(default=24 * 1024 * 1024, gt=0)
+    """The most that one request may carry."""
+    cors_origins: tuple[str, ...] = ()
+    """Pages of these origins may call it from a browser; "*" for any."""
+    tenants: dict[str, TenantSettings] = Field(default_factory=dict[str, TenantSettings])
+    """Who has keys, by name. Without any, everybody on this machine may do everything, and nobody else anything."""
+    token_secret_env: str = ""
+    """The environment variable with the secret that signs read tokens; several, separated by spaces, while it is replaced:
+    the first one signs. Gateways that serve one another's clients need the same."""
+
+    @field_validator("tenants")
+    @classmethod
+    def _are_told_apart(cls, tenants: dict[str, TenantSettings]) -> dict[str, TenantSettings]:
+        owners: dict[str, str] = {}
+        for name, tenant in tenants.items():
+            if not _TENANT.fullmatch(name):
+                raise ValueError(f"{name!r} is no tenant: use 1 to 64 of the characters A-Z a-z 0-9 _ -")
+            for each in tenant.key_hashes:
+                if owners.setdefault(each, name) != name:
+                    raise ValueError(f"tenants {owners[each]!r} and {name!r} have the same key")
+        return tenants
+
+
 class Settings(BaseSettings):
     """Everything that can be set. `Settings.load()` reads the environment and the file that `TAILRACE_CONFIG` names."""
 
@@ -149,6 +239,7 @@ class Settings(BaseSettings):
     upstreams: dict[str, UpstreamSettings] = Field(default_factory=dict[str, UpstreamSettings])
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     webhooks: dict[str, WebhookSettings] = Field(default_factory=dict[str, WebhookSettings])
+    gateway: GatewaySettings = Field(default_factory=GatewaySettings)
     config: Path | None = None
 
     @field_validator("namespace")

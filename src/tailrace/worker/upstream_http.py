@@ -19,6 +19,7 @@ from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpe
 from pydantic_core import from_json
 
 from tailrace.schemas import UpstreamSettings
+from tailrace.worker.push import PushTransport
 from tailrace.worker.sources.errors import Phase, UpstreamError, describe, status_retryable
 from tailrace.worker.upstream_transport import AiohttpTransport
 
@@ -33,15 +34,20 @@ _SCHEMES: Final = frozenset({"http", "https"})
 
 
 class _HttpClient(httpx2.AsyncClient):
-    """httpx (which is what the openai package asks) over aiohttp, also where the environment names proxies."""
+    """httpx, which is what the openai package asks, over a transport of ours, also where the environment names proxies."""
 
     head_timeout_s: float = 120.0
+    transport: type[AiohttpTransport] | type[PushTransport] = AiohttpTransport
 
     def _init_transport(self, *_: Any, **options: Any) -> httpx2.AsyncBaseTransport:
-        return AiohttpTransport(options["verify"])
+        return self.transport(options["verify"])
 
     def _init_proxy_transport(self, proxy: httpx2.Proxy, *_: Any, **options: Any) -> httpx2.AsyncBaseTransport:
-        return AiohttpTransport(options["verify"], proxy)
+        return self.transport(options["verify"], proxy)
+
+
+class _PushingHttpClient(_HttpClient):
+    transport = PushTransport
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """Raises: httpx2.ReadTimeout if the head of the response, or the body of an error, does not come in time."""
@@ -82,7 +88,8 @@ def build_client(name: str, settings: UpstreamSettings) -> tuple[AsyncOpenAI, st
     _check_url(name, "proxy", settings.proxy)
     # No read timeout in aiohttp: it would hold for head and body alike, and cost a timer for each read.
     timeout = Timeout(None, connect=settings.connect_timeout_s)
-    http_client = _HttpClient(timeout=timeout, follow_redirects=False, proxy=settings.proxy, verify=_trust())
+    client_class = _PushingHttpClient if settings.transport == "push" else _HttpClient
+    http_client = client_class(timeout=timeout, follow_redirects=False, proxy=settings.proxy, verify=_trust())
     http_client.head_timeout_s = settings.connect_timeout_s + settings.first_byte_timeout_s
     client = AsyncOpenAI(
         api_key=secret or NO_KEY,

@@ -6,23 +6,9 @@ Waking a task for each piece of a body costs more than all that is done with the
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, Self
+from typing import Self
 
-
-class PushBody(Protocol):
-    """A response's body as the push transport has it."""
-
-    def listen(self, on_bytes: Callable[[bytes], None], on_end: Callable[[Exception | None], None]) -> None:
-        """From now on call these: with bytes as they arrive, and once at the end, with what broke the body if it did."""
-        ...
-
-    def pause(self) -> None: ...
-
-    def resume(self) -> None: ...
-
-    def close(self) -> None:
-        """Let go of the connection, at once."""
-        ...
+from tailrace.worker.push import PushBody
 
 
 class Pump:

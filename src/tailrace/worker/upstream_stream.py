@@ -8,11 +8,12 @@ import httpx2
 
 from tailrace.schemas import UpstreamSettings
 from tailrace.worker.patience import Patience
+from tailrace.worker.push import body_of
 from tailrace.worker.sources import Decoder, Item, Outcome, UpstreamError
 from tailrace.worker.sources.errors import broken, malformed
 from tailrace.worker.sse import Event, EventTooLarge, Splitter
 from tailrace.worker.upstream_http import BODY_ERRORS, body_error, retries_of
-from tailrace.worker.upstream_pump import Pump, PushBody
+from tailrace.worker.upstream_pump import Pump
 from tailrace.worker.upstream_transport import content_of
 
 #: How long to wait, after the stream's own end, for the end of the body, so that the connection can be used again.
@@ -76,7 +77,7 @@ class UpstreamStream:
 
         Raises: UpstreamError after every item that came before; what the two raise.
         """
-        body: PushBody | None = self._response.extensions.get("tailrace_body")
+        body = body_of(self._response)
         if body is None:
             async for items in self:
                 if not take(items):
