@@ -169,7 +169,7 @@ def test_a_module_can_be_read_in_one_go(path: Path) -> None:
 
 
 #: How a key or channel of ours looks in code: `...:log`, `{...}:job`, `arq:...`.
-KEY = re.compile(r":(job|log|snapshot|live|open|ended|queue|wake|worker)\b|^arq:|\{\{")
+KEY = re.compile(r":(job|log|snapshot|live|open|ended|queue|wake|worker|tenant)\b|^arq:|\{\{")
 #: The queue room says arq's own names again, and a test holds them equal to arq's; the server check asks whether the
 #: server's access list lets us at keys of that shape.
 SPELLS_KEYS: Final = {"schemas/keys.py", "queue/names.py", "joblog/rights.py"}

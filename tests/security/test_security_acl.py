@@ -36,7 +36,7 @@ def server() -> Iterator[EmbeddedServer]:
 
 @pytest.fixture
 async def admin(server: EmbeddedServer) -> AsyncIterator[Any]:
-    """The server's owner, with the three users in place and an empty database."""
+    """The server's owner, with a user of each role in place and an empty database."""
     client: Any = Redis.from_url(server.tcp_url)  # pyright: ignore[reportUnknownMemberType]  # redis-py's **kwargs
     async with client:
         await client.flushall()
@@ -134,10 +134,11 @@ async def test_doctor_tells_what_a_user_may_be(server: EmbeddedServer, admin: An
     assert ran.exit_code == 0, ran.stdout
     assert found["level"] == "ok"
     may = found["what"].partition(", not what ")[0]
-    assert [each for each in ROLES if f"a {each}" in may] == (list(ROLES) if role == "worker" else [role])
+    expected: dict[Role, list[Role]] = {"worker": list(ROLES), "gateway": ["gateway", "producer", "consumer"]}
+    assert [each for each in ROLES if f"a {each}" in may] == expected.get(role, [role])
 
 
-@pytest.mark.parametrize("role", ["producer", "consumer"])
+@pytest.mark.parametrize("role", ["gateway", "producer", "consumer"])
 async def test_a_worker_does_not_start_as_another_roles_user(server: EmbeddedServer, admin: Any, role: Role) -> None:
     async with as_user(server, role) as redis:
         (found,) = [each for each in await check_server(redis, KEYS) if each.code == "acl"]
@@ -165,6 +166,15 @@ FORBIDDEN: Final[dict[Role, list[tuple[str | int, ...]]]] = {
         ("EVAL", "return redis.call('KEYS', '*')", 0), ("EVAL", "return redis.call('FLUSHALL')", 0),
         ("EVAL", "return redis.call('GET', KEYS[1])", 1, Keys("other").request("j")), ("PUBLISH", "elsewhere", "x"),
         ("SCRIPT", "FLUSH"), ("FLUSHALL",), ("CONFIG", "GET", "*"), ("INFO",), ("MONITOR",), ("ACL", "LIST"),
+    ],
+    "gateway": [
+        ("PSUBSCRIBE", "*"), ("KEYS", "*"), ("SCAN", 0), ("RANDOMKEY",), ("ZRANGEBYSCORE", KEYS.queue, 0, 1),
+        ("XADD", KEYS.ended, "*", "a", "b"), ("XTRIM", KEYS.ended, "MAXLEN", 0), ("DEL", KEYS.ended),
+        ("HSET", KEYS.tasks, "t", "x"), ("XREVRANGE", KEYS.parked("g"), "+", "-"), ("XREVRANGE", Keys("other").ended, "+", "-"),
+        ("ZRANGE", Keys("other").open, 0, -1), ("HGETALL", Keys("other").tenant_jobs("t")), ("ZADD", KEYS.workers, 0, "w"),
+        ("SET", "arq:in-progress:acl:j", "x"), ("SET", "arq:job:other:j", "x"), ("GET", Keys("other").request("j")),
+        ("EVAL", "return redis.call('KEYS', '*')", 0), ("SUBSCRIBE", Keys("other").live("j")), ("PUBLISH", "elsewhere", "x"),
+        ("SCRIPT", "FLUSH"), ("FLUSHALL",), ("CONFIG", "GET", "*"), ("MONITOR",), ("ACL", "LIST"),
     ],
     "worker": [
         ("FLUSHALL",), ("FLUSHDB",), ("KEYS", "*"), ("CONFIG", "GET", "*"), ("MONITOR",), ("ACL", "LIST"),

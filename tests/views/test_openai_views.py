@@ -13,8 +13,8 @@ from tailrace.views import (
     ChatChunksView,
     CompletionsView,
     Frame,
+    NativeResponsesView,
     OpenAIView,
-    ResponsesView,
     Rewound,
     chat_completion,
     completion,
@@ -124,7 +124,7 @@ def test_a_bad_end_gives_no_last_frame(status: Status) -> None:
 VIEWS: list[Callable[[], OpenAIView]] = [
     lambda: ChatChunksView(JOB, include_usage=True),
     lambda: CompletionsView(JOB, include_usage=True),
-    lambda: ResponsesView(JOB),
+    lambda: NativeResponsesView(JOB),
 ]
 
 
@@ -147,7 +147,7 @@ def responses_log() -> Log:
 
 
 def test_what_the_log_leaves_out_of_a_response_is_put_back_and_numbered() -> None:
-    bodies: list[Any] = [frame.body for frame in frames(ResponsesView(JOB).feed(responses_log().entries))]
+    bodies: list[Any] = [frame.body for frame in frames(NativeResponsesView(JOB).feed(responses_log().entries))]
     assert [body["type"].removeprefix("response.") for body in bodies] == [
         "created",
         "output_item.added",
@@ -170,7 +170,7 @@ def test_a_done_event_that_came_whole_is_not_said_twice() -> None:
     entry = log.delta(Native(event={**done, "text": "Bubbles!"}))
     log.entries.remove(entry)
     log.entries.insert(-3, entry)
-    kinds = [frame.body["type"] for frame in frames(ResponsesView(JOB).feed(log.entries))]
+    kinds = [frame.body["type"] for frame in frames(NativeResponsesView(JOB).feed(log.entries))]
     assert kinds.count("response.output_text.done") == kinds.count("response.content_part.done") == 1
 
 

@@ -1,7 +1,12 @@
-"""HTTP for jobs: the native API with SSE, the OpenAI API, the console and metrics.
+"""HTTP for jobs: the native API with SSE, the OpenAI API, the console and metrics. Needs the extra `gateway`.
 
-Empty so far: this version is used from Python and by the `tailrace` command. Will import schemas, joblog, views, producer
-and consumer, and never the worker.
+`create_app` makes an application for any ASGI server, `serve` runs it. May import schemas, joblog, views, queue, producer,
+consumer and client, and never the worker.
 """
 
-__all__: list[str] = []
+from tailrace.gateway import _extra as _extra  # says what to install, before anything fails
+from tailrace.gateway.access import Access, Principal
+from tailrace.gateway.app import create_app
+from tailrace.gateway.serving import serve
+
+__all__ = ["Access", "Principal", "create_app", "serve"]

@@ -9,15 +9,19 @@ from typing import Final, Literal
 
 from tailrace.schemas import Keys
 
-Role = Literal["worker", "producer", "consumer"]
+Role = Literal["worker", "gateway", "producer", "consumer"]
 
 #: From the most to the least.
-ROLES: Final[tuple[Role, ...]] = ("worker", "producer", "consumer")
+ROLES: Final[tuple[Role, ...]] = ("worker", "gateway", "producer", "consumer")
 
-#: Neither KEYS nor SCAN, neither ZRANGE nor PSUBSCRIBE: who has not been told a job's id does not find it.
+#: Neither KEYS nor SCAN nor PSUBSCRIBE, and ZRANGE for the gateway only, which lists to each tenant its own: who has not been
+#: told a job's id does not find it.
 _COMMANDS: Final[dict[Role, str]] = {
     "worker": "+@read +@write +@pubsub +@transaction +@connection +@blocking -@dangerous -function +eval +evalsha "
     "+script|load +time +info",
+    "gateway": "+ping +select +time +eval +evalsha +script|load +exists +get +getrange +hget +set +del +pttl +pexpire "
+    "+pexpireat +xadd +xlen +xrange +xrevrange +xtrim +zadd +zcard +zrem +zscore +zrange +lpush +ltrim +publish +subscribe "
+    "+unsubscribe +hset +hdel +hlen +hexists +hgetall +info",
     "producer": "+ping +select +time +eval +evalsha +script|load +exists +get +getrange +hget +set +del +pttl +pexpire "
     "+pexpireat +xadd +xlen +xrange +xrevrange +xtrim +zadd +zcard +zrem +zscore +lpush +ltrim +publish",
     "consumer": "+ping +select +time +exists +get +xlen +xrange +xrevrange +subscribe +unsubscribe",
@@ -30,6 +34,9 @@ def rule(role: Role, keys: Keys) -> str:
     names = keys.namespace
     where = {
         "worker": f"~{names}:* ~arq:*:{names}:* &{names}:*",
+        "gateway": f"~{names}:{{*}}:* ~{keys.open} ~{keys.queue} ~{keys.wake} ~{keys.tenant_requests('*')} "
+        f"~{keys.tenant_jobs('*')} %R~{keys.tasks} {' '.join(f'%R~{each}' for each in keys.ended_streams)} "
+        f"~arq:job:{names}:* &{keys.live('*')} &{keys.worker('*')}",
         "producer": f"~{names}:{{*}}:* ~{keys.open} ~{keys.queue} ~{keys.wake} %R~{keys.tasks} ~arq:job:{names}:* "
         f"&{keys.live('*')} &{keys.worker('*')}",
         "consumer": f"%R~{keys.log('*')} %R~{keys.snapshot('*')} &{keys.live('*')}",
@@ -51,6 +58,7 @@ def probes(keys: Keys, probe: str) -> list[Probe]:
     words = f"{keys.namespace}:{{{probe}}}:words"
     script = "return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"
     payload = f"arq:job:{queued}"
+    let_in, bucket = keys.tenant_jobs(probe), keys.tenant_requests(probe)
     everyone: list[tuple[str | int, ...]] = [
         ("PING",),
         ("TIME",),
@@ -85,6 +93,20 @@ def probes(keys: Keys, probe: str) -> list[Probe]:
         ("PUBLISH", keys.live(probe), "probe"),
         ("PUBLISH", keys.worker(probe), "probe"),
     ]
+    gateways: list[tuple[str | int, ...]] = [
+        ("ZRANGE", keys.open, 0, 0),
+        *(("XREVRANGE", stream, "+", "-", "COUNT", 1) for stream in keys.ended_streams),
+        ("SET", bucket, "0", "PX", _PROBE_TTL_MS),
+        ("GET", bucket),
+        ("DEL", bucket),
+        ("HSET", let_in, probe, "0 0"),
+        ("PEXPIRE", let_in, _PROBE_TTL_MS),
+        ("PTTL", let_in),
+        ("HEXISTS", let_in, probe),
+        ("HLEN", let_in),
+        ("HGETALL", let_in),
+        ("HDEL", let_in, probe),
+    ]
     workers: list[tuple[str | int, ...]] = [
         ("ZRANGEBYSCORE", keys.queue, 0, 0, "LIMIT", 0, 1),
         ("ZRANGE", keys.queue, 0, 0),
@@ -99,11 +121,12 @@ def probes(keys: Keys, probe: str) -> list[Probe]:
     ]
     return [
         *(Probe(ROLES, command) for command in everyone),
-        *(Probe(("worker", "producer"), command) for command in writers),
+        *(Probe(("worker", "gateway", "producer"), command) for command in writers),
+        *(Probe(("worker", "gateway"), command) for command in gateways),
         *(Probe(("worker",), command) for command in workers),
-        Probe(("worker", "producer"), ("DEL", request, log, snapshot, words)),
+        Probe(("worker", "gateway", "producer"), ("DEL", request, log, snapshot, words)),
     ]
 
 
-SUBSCRIBERS: Final[tuple[Role, ...]] = ("worker", "consumer")
+SUBSCRIBERS: Final[tuple[Role, ...]] = ("worker", "gateway", "consumer")
 """Who subscribes. Tried apart: it needs a connection of its own."""

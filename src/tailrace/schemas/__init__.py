@@ -95,6 +95,7 @@ from tailrace.schemas.results import (
     ToolCall,
 )
 from tailrace.schemas.settings import (
+    GatewaySettings,
     Settings,
     UpstreamSettings,
     WebhookSettings,
@@ -138,6 +139,7 @@ __all__ = [
     "EventsVersion",
     "Extra",
     "Finish",
+    "GatewaySettings",
     "HistoryLost",
     "InvalidRequest",
     "JobCancelled",

@@ -16,6 +16,8 @@ pub/sub knows no database numbers. No other module spells a key.
 | `<ns>:open`                  | zset    | that of the longest-lived job in it                                |
 | `<ns>:ended`, `<ns>:ended:1` | stream  | that of the longest-lived job in it; where a group waits, an hour  |
 | `<ns>:ended:parked:<group>`  | stream  | 30 days from the last one parked                                   |
+| `<ns>:tenant:<t>:requests`   | string  | until the tenant's bucket is full again: a minute at most          |
+| `<ns>:tenant:<t>:jobs`       | hash    | as long as the longest-lived job in it may run                     |
 | `<ns>:queue`                 | zset    | that of the longest-lived job in it                                |
 | `<ns>:queue:wake`            | list    | 60 s                                                               |
 | `arq:job:<ns>:<job>`         | string  | as the job's log; deleted when the job leaves the queue            |
@@ -116,6 +118,14 @@ class Keys:
     def parked(self, group: str) -> str:
         """What a group could not handle."""
         return f"{self.ended}:parked:{group}"
+
+    def tenant_requests(self, tenant: str) -> str:
+        """When a tenant of the gateway may have its whole bucket of requests again."""
+        return f"{self.namespace}:tenant:{tenant}:requests"
+
+    def tenant_jobs(self, tenant: str) -> str:
+        """The jobs of a tenant that the gateway has let in."""
+        return f"{self.namespace}:tenant:{tenant}:jobs"
 
     @property
     def queue(self) -> str:

@@ -2,8 +2,8 @@
 
 A view is fed a job's entries in log order and gives back what its reader gets: text (`TextView`), events in the shape
 of LangChain's StreamEvent (`EventsView`), the result (`ResultView`), the streams of the OpenAI API (`ChatChunksView`,
-`CompletionsView`, `ResponsesView`; `chat_completion` and `completion` make the unstreamed answers of a result). All of
-them know that records can become void: by a rewind of their run, or because the server lost them. May import
+`CompletionsView`, `ResponsesView`; `chat_completion`, `completion` and `response_object` make the unstreamed answers). All
+of them know that records can become void: by a rewind of their run, or because the server lost them. May import
 tailrace.schemas only."""
 
 from tailrace.views._openai import Frame, OpenAIView
@@ -13,7 +13,7 @@ from tailrace.views._runs import split_event
 from tailrace.views.chat_chunks import ChatChunksView, chat_completion
 from tailrace.views.completions import CompletionsView, completion
 from tailrace.views.events import EventsView
-from tailrace.views.responses import ResponsesView
+from tailrace.views.responses import NativeResponsesView, ResponsesView, response_object
 from tailrace.views.result import ResultView, result_of
 from tailrace.views.text import Rewound, TextView
 from tailrace.views.view import View
@@ -23,6 +23,7 @@ __all__ = [
     "CompletionsView",
     "EventsView",
     "Frame",
+    "NativeResponsesView",
     "OpenAIView",
     "Output",
     "Parts",
@@ -35,6 +36,7 @@ __all__ = [
     "chat_completion",
     "completion",
     "output_of",
+    "response_object",
     "result_of",
     "split_event",
 ]

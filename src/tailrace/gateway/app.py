@@ -1,0 +1,61 @@
+"""The application: routes, what they share while it runs, and what every answer has."""
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from tailrace.client import AsyncTailrace
+from tailrace.gateway.access import Access, install_access
+from tailrace.gateway.bodies import BodyLimit
+from tailrace.gateway.errors import install_errors
+from tailrace.gateway.gateway import Gateway
+from tailrace.gateway.routers import ROUTERS
+from tailrace.gateway.streams import Channels, Streams
+from tailrace.schemas import Settings
+
+
+def create_app(
+    settings: Settings | None = None, *, tailrace: AsyncTailrace | None = None, access: Access | None = None
+) -> FastAPI:
+    """The gateway as an ASGI application, for uvicorn or any other server.
+
+    `settings`: by default environment and file. `tailrace`: an open client of the same loop, which is left open; by default
+    one of the application's own. `access` tells who asks; by default who has a key of the settings, or,
+    if they have none, everybody on this machine and nobody else.
+    Raises: InvalidRequest if the settings are wrong.
+    """
+    chosen = settings or (tailrace.settings if tailrace is not None else Settings.load())
+    app = FastAPI(
+        title="tailrace",
+        summary="LLM output as background jobs: submit a prompt, follow every token by job id.",
+        version=version("tailrace"),
+        lifespan=_open,
+        # FastAPI's pages load their scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.settings = chosen
+    app.state.tailrace = tailrace
+    install_errors(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_middleware(BodyLimit, limit=chosen.gateway.max_body_bytes)
+    install_access(app, chosen, access)
+    return app
+
+
+@asynccontextmanager
+async def _open(app: FastAPI) -> AsyncGenerator[None]:
+    settings: Settings = app.state.settings
+    tailrace: AsyncTailrace | None = app.state.tailrace
+    async with AsyncExitStack() as stack:
+        if tailrace is None:
+            tailrace = await stack.enter_async_context(AsyncTailrace(settings=settings))
+        channels = Channels(tailrace.consumer, kept_bytes=settings.gateway.kept_bytes)
+        streams = Streams(settings.gateway)
+        stack.callback(streams.close)
+        app.state.gateway = Gateway(settings.gateway, tailrace, channels, streams)
+        yield

@@ -1,0 +1,181 @@
+"""What went wrong, as HTTP says it: every refusal of every route has one shape, the OpenAI API's.
+
+Source: platform.openai.com/docs/guides/error-codes.
+"""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from tailrace.schemas import (
+    BrokerUnavailable,
+    BrokerUnsuitable,
+    HistoryLost,
+    InvalidRequest,
+    JobCancelled,
+    JobConflict,
+    JobExpired,
+    JobFailed,
+    JobNotFound,
+    PositionLost,
+    QueueFull,
+    TailraceError,
+)
+
+logger = logging.getLogger(__name__)
+
+#: What to wait before asking again, where nobody knows better.
+RETRY_AFTER_S: Final = 1
+
+
+class ErrorFields(BaseModel):
+    """What went wrong."""
+
+    message: str
+    """For people: says what to do."""
+    type: str
+    """`invalid_request_error`, `authentication_error`, `rate_limit_error`, `tailrace_error` ..."""
+    param: str | None = None
+    """The field of the request that is wrong."""
+    code: str | None = None
+    """A stable word to branch on: `job_not_found`, `queue_full` ..."""
+
+
+class ErrorBody(BaseModel):
+    """The body of every refusal."""
+
+    error: ErrorFields
+
+
+class StreamBroken(Exception):
+    """A stream cannot go on: its connection is dropped without an end, so that nobody takes it for one."""
+
+
+class ApiError(HTTPException):
+    """A refusal. Any route and dependency may raise it before its response has begun."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        type: str | None = None,  # noqa: A002  # the API's word
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, message, dict(headers or {}))
+        self.code, self.param = code, param
+        self.type = type or _type_of(status)
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return {"error": {"message": self.detail, "type": self.type, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.body, self.status_code, self.headers)
+
+
+def api_error(problem: TailraceError) -> ApiError:
+    """What to answer when tailrace raises this."""
+    status, code = _status_of(problem)
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else {}
+    return ApiError(status, str(problem), code=code, headers=headers)
+
+
+def install_errors(app: FastAPI) -> None:
+    """Make every error of every route one of this shape."""
+    handlers: dict[type[Exception], Any] = {
+        ApiError: _refused,
+        TailraceError: _went_wrong,
+        RequestValidationError: _not_valid,
+        HTTPException: _of_http,
+        Exception: _bug,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For a route's `responses=`: the refusals that it may answer with."""
+    return {status: {"model": ErrorBody, "description": HTTPStatus(status).phrase} for status in statuses}
+
+
+#: For a router's `responses=`: what every route refuses that asks who asks and needs Redis.
+ALWAYS: Final = refusals(401, 403, 422, 503)
+
+
+def _status_of(problem: TailraceError) -> tuple[int, str]:
+    match problem:
+        case InvalidRequest():
+            return 422, "invalid_request"
+        case JobNotFound():
+            return 404, "job_not_found"
+        case JobConflict():
+            return 409, "job_conflict"
+        case QueueFull():
+            return 429, "queue_full"
+        case PositionLost():
+            return 410, "position_lost"
+        case HistoryLost():
+            return 410, "history_lost"
+        case JobFailed():
+            return 502, problem.error.type
+        case JobCancelled():
+            return 409, "job_cancelled"
+        case JobExpired():
+            return 504, "job_expired"
+        case BrokerUnavailable():
+            return 503, "broker_unavailable"
+        case BrokerUnsuitable():
+            return 503, "broker_unsuitable"
+        case _:
+            return 500, "tailrace_error"
+
+
+def _type_of(status: int) -> str:
+    match status:
+        case 401:
+            return "authentication_error"
+        case 403:
+            return "permission_error"
+        case 429:
+            return "rate_limit_error"
+        case _:
+            return "invalid_request_error" if status < 500 else "tailrace_error"
+
+
+async def _refused(_: Request, error: ApiError) -> JSONResponse:
+    return error.response()
+
+
+async def _went_wrong(_: Request, error: TailraceError) -> JSONResponse:
+    return api_error(error).response()
+
+
+async def _not_valid(_: Request, error: RequestValidationError) -> JSONResponse:
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return ApiError(422, "the body is no JSON", code="invalid_request").response()
+    where = ".".join(str(part) for part in first["loc"][1:])
+    message = f"{where}: {first['msg']}" if where else str(first["msg"])
+    return ApiError(422, message, code="invalid_request", param=where or None).response()
+
+
+async def _of_http(_: Request, error: HTTPException) -> JSONResponse:
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    return ApiError(error.status_code, str(error.detail), code=code, headers=error.headers).response()
+
+
+async def _bug(request: Request, error: Exception) -> JSONResponse:
+    # The server logs the traceback; what is in it is not for whoever asks.
+    if not isinstance(error, StreamBroken):
+        logger.error("an error of the gateway's own at %s %s", request.method, request.url.path)
+    return ApiError(500, "the gateway made a mistake; its log says which", code="internal_error").response()

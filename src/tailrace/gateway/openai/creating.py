@@ -1,0 +1,67 @@
+"""From the body of a response to its job, whichever door of the gateway it came in by."""
+
+from typing import Any, Final
+
+from tailrace.gateway.access import Principal
+from tailrace.gateway.access.submitting import store_for
+from tailrace.gateway.errors import ApiError
+from tailrace.gateway.gateway import Gateway
+from tailrace.gateway.openai.bodies import ResponseBody
+from tailrace.gateway.openai.items import items_of
+from tailrace.gateway.openai.kept import Kept, conversation
+from tailrace.gateway.openai.options import Options
+from tailrace.gateway.openai.origin import asked_of, origin_of, with_origin
+from tailrace.gateway.openai.translate import chat_arguments, completions_arguments, native_params
+from tailrace.gateway.openai.upstreams import environment, target_of
+from tailrace.joblog import Overview
+from tailrace.producer import new_job_id
+from tailrace.schemas import FIRST, JobNotFound, JobRequest, JsonObject, Status
+
+PREFIX: Final = "resp_"
+#: How long after its end a response can be read that was not to be stored: for whom the network has cut off.
+_UNSTORED_RETENTION_S: Final = 60.0
+
+
+async def create(gateway: Gateway, body: ResponseBody, options: Options, principal: Principal) -> Kept:
+    """Submit the job of a response; sent again with the same id, it is the same job.
+
+    Raises: ApiError, InvalidRequest, JobConflict, QueueFull, BrokerUnavailable.
+    """
+    if body.background and body.store is False:
+        message = "background needs store: a response that is not stored could not be retrieved"
+        raise ApiError(400, message, code="invalid_request", param="store")
+    if options.resume is not None:
+        message = "a response is resumed by GET /v1/responses/{id}?stream=true&starting_after=N"
+        raise ApiError(400, message, code="invalid_request", param="x-tailrace-resume")
+    request = await _request_of(gateway, body, options, principal)
+    job_id = options.job_id or f"{PREFIX}{new_job_id()}"
+    stored = await store_for(gateway, principal, request, job_id=job_id, streamed=bool(body.stream))
+    try:
+        overview = await gateway.tailrace.consumer.look(stored.job_id)
+    except JobNotFound:  # deleted since, by somebody who knew its id
+        overview = Overview(Status.QUEUED, FIRST, {}, None)
+    return Kept(stored.job_id, overview, asked_of(request))
+
+
+async def _request_of(gateway: Gateway, body: ResponseBody, options: Options, principal: Principal) -> JobRequest:
+    settings = gateway.tailrace.settings
+    sent: JsonObject = body.sent()
+    items = [] if body.input is None else items_of(sent["input"])
+    before = await conversation(gateway, body.previous_response_id, principal)
+    if not items and not before:
+        raise ApiError(400, "input is missing", code="missing_required_parameter", param="input")
+    target = target_of(settings, body.model, options.submit.get("upstream"), environment())
+    arguments: dict[str, Any]
+    match target.dialect:
+        case "chat":
+            arguments = chat_arguments(sent, [*before, *items], limit_field=target.limit_field)
+        case "completions":
+            arguments = completions_arguments(sent, [*before, *items])
+        case "responses":
+            # As it came, if nothing comes before it.
+            arguments = {"input": [*before, *items] if before else sent["input"], "params": native_params(sent)}
+    given: dict[str, Any] = {"upstream": target.upstream, "metadata": body.metadata, **options.submit}
+    if body.store is False:
+        given["retention"] = min(given.get("retention") or _UNSTORED_RETENTION_S, _UNSTORED_RETENTION_S)
+    request = JobRequest.of(api=target.dialect, model=body.model, limits=settings.limits, **given, **arguments)
+    return with_origin(request, origin_of(sent, before, items))
