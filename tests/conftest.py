@@ -11,9 +11,14 @@ from typing import Any, Final
 
 import fakeredis
 import pytest
+from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
 from tailrace.joblog.embedded import EmbeddedServer
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 LEAK_PATIENCE_SECONDS: Final = 2.0
 

@@ -1,5 +1,6 @@
 """Every Python block of the documentation runs, and prints what the block after it says."""
 
+import json
 import os
 import re
 import subprocess
@@ -39,7 +40,7 @@ def write_modules(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def environment(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment of a shell in which a worker on the rehearsal upstream runs."""
+    """The environment of a shell beside a worker on the rehearsal upstream and a gateway."""
     folder = tmp_path_factory.mktemp("docs")
     variables = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "TAILRACE_"))},
@@ -47,12 +48,13 @@ def environment(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> It
         "TAILRACE_NAMESPACE": "docs",
         "PYTHONPATH": str(folder),
     }
-    command = [sys.executable, "-m", "tailrace.cli", "worker", write_modules(folder), "--rehearsal", "--json"]
-    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as worker:
-        assert worker.stdout is not None
-        assert b"ready" in worker.stdout.readline()
-        yield variables
-        worker.terminate()
+    where = (write_modules(folder), "--rehearsal", "--port", "0", "--json")
+    command = [sys.executable, "-m", "tailrace.cli", "dev", *where]
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as started:
+        assert started.stdout is not None
+        base_url = json.loads(started.stdout.readline())["base_url"]
+        yield {**variables, "OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "none"}
+        started.terminate()
 
 
 @pytest.mark.parametrize(("code", "output"), blocks)

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from tailrace.cli import doctor, jobs, webhooks, worker
+from tailrace.cli import dev, doctor, jobs, keys, serve, webhooks, worker
 from tailrace.cli.demo import command as demo
 
 _EPILOG: Final = (
@@ -44,7 +44,9 @@ def _options(  # pyright: ignore[reportUnusedFunction]  # registered by the deco
 
 app.command(epilog=_EPILOG)(demo.demo)
 for _command in (
+    dev.dev,
     worker.worker,
+    serve.serve,
     webhooks.webhooks,
     jobs.submit,
     jobs.tail,
@@ -55,6 +57,7 @@ for _command in (
     jobs.stop,
 ):
     app.command(epilog=_EPILOG)(_command)
+app.add_typer(keys.keys, name="keys")
 
 
 def main() -> None:
