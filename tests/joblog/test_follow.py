@@ -224,7 +224,7 @@ async def test_a_cancellation_that_the_client_swallows_ends_the_call_all_the_sam
         await call
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await Broker(cast("Redis", client)).call("PING")
+            await Broker(cast("Redis", Swallowing())).call("PING")
 
 
 # The cursor alone
