@@ -19,7 +19,7 @@ from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpe
 from pydantic_core import from_json
 
 from tailrace.schemas import UpstreamSettings
-from tailrace.worker.push import PushTransport
+from tailrace.worker.push import ProxyRefused, PushTransport
 from tailrace.worker.sources.errors import Phase, UpstreamError, describe, status_retryable
 from tailrace.worker.upstream_transport import AiohttpTransport
 
@@ -45,10 +45,6 @@ class _HttpClient(httpx2.AsyncClient):
     def _init_proxy_transport(self, proxy: httpx2.Proxy, *_: Any, **options: Any) -> httpx2.AsyncBaseTransport:
         return self.transport(options["verify"], proxy)
 
-
-class _PushingHttpClient(_HttpClient):
-    transport = PushTransport
-
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """Raises: httpx2.ReadTimeout if the head of the response, or the body of an error, does not come in time."""
         try:
@@ -57,6 +53,10 @@ class _PushingHttpClient(_HttpClient):
                 return response if response.is_success else await _bounded(response)
         except TimeoutError as error:
             raise httpx2.ReadTimeout("no response in time", request=request) from error
+
+
+class _PushingHttpClient(_HttpClient):
+    transport = PushTransport
 
 
 async def _bounded(response: httpx2.Response) -> httpx2.Response:
@@ -181,18 +181,21 @@ def request_error(error: Exception, *, name: str, where: str, settings: Upstream
             retryable=True,
             retries_taken=retries,
         )
-    if isinstance(cause, aiohttp.ServerTimeoutError | TimeoutError):
+    if isinstance(cause, httpx2.ConnectTimeout | aiohttp.ServerTimeoutError | TimeoutError):
         return _unreachable(f"{at} did not accept a connection within {settings.connect_timeout_s:g} s", retries)
-    if isinstance(cause, aiohttp.ClientProxyConnectionError):
+    if isinstance(cause, aiohttp.ClientProxyConnectionError) or type(cause) is httpx2.ProxyError:
         return _unreachable(f"the proxy of {at} cannot be reached: is it running, is proxy right?", retries)
-    if isinstance(cause, aiohttp.ClientHttpProxyError):
+    if isinstance(cause, aiohttp.ClientHttpProxyError | ProxyRefused):
         return _unreachable(f"the proxy of {at} answered {cause.status}", retries)
-    if isinstance(cause, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
+    failure = cause.__cause__ if isinstance(cause, httpx2.ConnectError) else None
+    if isinstance(cause, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError) or isinstance(
+        failure, ssl.SSLError
+    ):
         return _unreachable(f"{at} has no certificate that this machine trusts", retries, retryable=False)
     if isinstance(cause, aiohttp.ClientConnectorError):
-        return _unreachable(
-            f"{at} cannot be reached ({_reason(cause.os_error)}): is it running, is base_url right?", retries
-        )
+        failure = cause.os_error
+    if isinstance(failure, Exception):
+        return _unreachable(f"{at} cannot be reached ({_reason(failure)}): is it running, is base_url right?", retries)
     told = "closed the connection before it answered" if _is_disconnect(cause) else "did not answer in HTTP"
     return UpstreamError("upstream_broken", f"{at} {told}", phase="request", retryable=True, retries_taken=retries)
 
@@ -274,5 +277,6 @@ def _is_disconnect(cause: BaseException) -> bool:
     return isinstance(cause, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | httpx2.ReadError)
 
 
-def _reason(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else "no such host"
+def _reason(error: Exception) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number and number > 0 else "no such host"

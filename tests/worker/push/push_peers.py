@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import httpx2
 
@@ -208,3 +209,23 @@ async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not holds():  # noqa: ASYNC110  # nobody tells
             await asyncio.sleep(0)
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def cancelled_at_every_step(ask: Callable[[], Coroutine[Any, Any, object]], enough: Callable[[], bool]) -> None:
+    """Ask and cancel, each time one turn of the event loop later: 60 times, and on until what happened is enough."""
+    step = 0
+    async with asyncio.timeout(4 * PATIENCE_S):
+        while step < 60 or not enough():
+            task = asyncio.create_task(ask())
+            for _ in range(step):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert task.cancelled()
+            step += 1

@@ -253,11 +253,11 @@ async def test_a_request_made_in_the_callback_that_closed_has_the_connection_to_
 ) -> None:
     def next_one(_: bytes) -> None:
         body.close()
-        asking.append(asyncio.create_task(pulled(http, peer.url)))
+        eager: dict[str, Any] = {"loop": asyncio.get_running_loop(), "eager_start": True}
+        asking.append(asyncio.Task(pulled(http, peer.url), **eager))
 
     asking: list[asyncio.Task[bytes]] = []
     go = asyncio.Event()
-    asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009  # newer than 3.11
     async with serving(paced(go, b"", chunk(b"hello") + LAST)) as peer:
         body = pushed(await opened(http, peer.url))
         body.listen(next_one, lambda _: None)

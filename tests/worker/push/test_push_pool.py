@@ -7,7 +7,7 @@ import threading
 
 import httpx2
 import pytest
-from push_peers import EMPTY, PATIENCE_S, Line, answering, client_over, opened, pulled, read, serving, until
+from push_peers import EMPTY, PATIENCE_S, Line, answering, client_over, pulled, read, serving, until
 
 from tailrace.worker.push import PushTransport, pool
 
@@ -21,13 +21,17 @@ async def test_the_connection_used_last_is_used_next(http: httpx2.AsyncClient) -
     async def script(line: Line) -> None:
         while True:
             await line.request()
+            if line.number == 2:
+                both.set()
+            await both.wait()
             await line.say(numbered(line))
 
+    both = asyncio.Event()
     async with serving(script) as peer:
-        first, second = await opened(http, peer.url), await opened(http, peer.url)
-        order = [await first.aread(), await second.aread()]
-        assert await read(http, peer.url) == order[1]
-        assert await read(http, peer.url) == order[1]
+        await asyncio.gather(read(http, peer.url), read(http, peer.url))
+        last = await read(http, peer.url)
+        assert [await read(http, peer.url) for _ in range(3)] == [last] * 3
+        assert peer.lines == 2
 
 
 async def test_origins_do_not_share_connections(http: httpx2.AsyncClient) -> None:

@@ -6,15 +6,16 @@ from base64 import b64encode
 
 import httpx2
 import pytest
-from asking import closed_port
 from push_peers import (
     CHUNKED,
     PATIENCE_S,
     Line,
     Peer,
     answering,
+    cancelled_at_every_step,
     chunk,
     client_over,
+    closed_port,
     opened,
     pulled,
     read,
@@ -197,13 +198,5 @@ async def test_a_cancellation_at_any_step_of_a_tunnel_leaves_no_connection(
     ):
         url = f"https://localhost:{peer.port}/"
         await (await opened(client, url)).aclose()  # from now on the names are known
-        for step in range(0, 160, 2):
-            task = asyncio.create_task(pulled(client, url))
-            for _ in range(step):
-                await asyncio.sleep(0)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+        await cancelled_at_every_step(lambda: pulled(client, url), lambda: peer.lines > 1)
         await until(lambda: len(gone) == place.lines)
-        assert place.lines > 20
-        assert peer.lines > 2

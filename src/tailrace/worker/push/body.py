@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import httpx2
@@ -171,6 +172,17 @@ class Body:
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "the reader of an HTTP body raised at its end", "exception": error}
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The head of a response, and its body to come."""
+
+    status: int
+    reason: bytes
+    version: str
+    headers: list[tuple[bytes, bytes]]
+    body: Body
 
 
 def _ignore(_: bytes) -> None: ...

@@ -3,13 +3,12 @@
 import asyncio
 import re
 import select
-from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
 import httpx2
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from tailrace.worker.push.body import Body
+from tailrace.worker.push.body import Answer, Body
 
 #: The most that may come without a byte of body: heads, interim responses, chunk extensions, trailers.
 _OVERHEAD_BYTES: Final = 64 * 1024
@@ -18,17 +17,6 @@ _WRITE_BYTES: Final = 256 * 1024
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _WITHOUT_BODY: Final = frozenset({204, 304})
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The head of a response, and its body to come."""
-
-    status: int
-    reason: bytes
-    version: str
-    headers: list[tuple[bytes, bytes]]
-    body: Body
 
 
 class Keeper(Protocol):
