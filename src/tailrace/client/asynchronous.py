@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from redis.asyncio import Redis
 
-from tailrace.client.reading import batches_of_chunks, batches_of_events, batches_of_records, raise_unless_well
+from tailrace.client.reading import EventStream, RecordStream, TextStream, raise_unless_well
 from tailrace.consumer import (
     MAX_DELIVERIES,
     TAKEOVER_S,
@@ -79,7 +79,7 @@ class AsyncJob:
         """The text of the result. Waits and raises as `result`."""
         return (await self.result(timeout)).text
 
-    async def stream(self, after: Position | str = START, on_rewind: OnRewind = "raise") -> AsyncGenerator[Chunk]:
+    def stream(self, after: Position | str = START, on_rewind: OnRewind = "raise") -> AsyncGenerator[Chunk]:
         """Yield the output text as it comes, each chunk a `str` with a `.position` to resume from.
 
         No gaps, no repeats. If shown text becomes void, StreamRewound is raised (go on with
@@ -87,12 +87,9 @@ class AsyncJob:
         Raises: after the chunks that came JobFailed, JobCancelled or JobExpired; InvalidRequest (no position),
         JobNotFound, PositionLost, HistoryLost, BrokerUnavailable.
         """
-        async with aclosing(self.stream_batches(after, on_rewind)) as batches:
-            async for chunks in batches:
-                for chunk in chunks:
-                    yield chunk
+        return TextStream(self._tailrace.consumer, self.id, Position(after), on_rewind)
 
-    async def stream_events(
+    def stream_events(
         self,
         version: EventsVersion = "v2",
         after: Position | str = START,
@@ -108,7 +105,7 @@ class AsyncJob:
 
         Raises: as `stream`, but never StreamRewound: a rewind is an event.
         """
-        batches = self.event_batches(
+        return self._events(
             version,
             after,
             include_names=include_names,
@@ -118,20 +115,13 @@ class AsyncJob:
             exclude_types=exclude_types,
             exclude_tags=exclude_tags,
         )
-        async with aclosing(batches):
-            async for events in batches:
-                for event in events:
-                    yield event
 
-    async def records(self, after: Position | str = START) -> AsyncGenerator[Record | UnknownRecord]:
+    def records(self, after: Position | str = START) -> AsyncGenerator[Record | UnknownRecord]:
         """Yield the raw records with their positions, the end record last.
 
         Raises: as `stream`, but never StreamRewound: rewinds are records, and so is what they void.
         """
-        async with aclosing(self.record_batches(after)) as batches:
-            async for records in batches:
-                for record in records:
-                    yield record
+        return RecordStream(self._tailrace.consumer, self.id, Position(after))
 
     async def cancel(self) -> Status:
         """Cancel the job, whatever state it is in, durably; what it has put out stands. The status it ended with.
@@ -146,17 +136,20 @@ class AsyncJob:
 
     def stream_batches(self, after: Position | str, on_rewind: OnRewind) -> AsyncGenerator[list[Chunk]]:
         """As `stream`, all chunks that came together in one list."""
-        return batches_of_chunks(self._tailrace.consumer, self.id, Position(after), on_rewind)
+        return TextStream(self._tailrace.consumer, self.id, Position(after), on_rewind).batches()
 
     def event_batches(
         self, version: EventsVersion, after: Position | str, **filters: Sequence[str] | None
     ) -> AsyncGenerator[list[StreamEvent]]:
         """As `stream_events`, all events that came together in one list."""
-        return batches_of_events(self._tailrace.consumer, self.id, version, Position(after), filters)
+        return self._events(version, after, **filters).batches()
 
     def record_batches(self, after: Position | str) -> AsyncGenerator[list[Record | UnknownRecord]]:
         """As `records`, all records that came together in one list."""
-        return batches_of_records(self._tailrace.consumer, self.id, Position(after))
+        return RecordStream(self._tailrace.consumer, self.id, Position(after)).batches()
+
+    def _events(self, version: EventsVersion, after: Position | str, **filters: Sequence[str] | None) -> EventStream:
+        return EventStream(self._tailrace.consumer, self.id, version, Position(after), filters)
 
 
 class AsyncTailrace:

@@ -1,13 +1,14 @@
-"""From a job's batches of records to what its reader asked for: the views, driven."""
+"""What the readers of a job are given: its text, events or records, each reader's own iterator over what all share."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
-from typing import Any, Literal, TypeVar
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, TypeVar, cast
 
-from tailrace.consumer import Consumer
+from tailrace.consumer import Consumer, Kind, Stream
 from tailrace.schemas import (
     Chunk,
+    ChunkRecord,
     EndRecord,
+    Entry,
     ErrorDetail,
     EventsVersion,
     JobCancelled,
@@ -23,7 +24,7 @@ from tailrace.schemas import (
     UnknownRecord,
     decode,
 )
-from tailrace.views import EventsView, Rewound, TextView, View
+from tailrace.views import EventsView, Rewound, TextView
 
 T = TypeVar("T")
 
@@ -49,68 +50,122 @@ def ill_end(job_id: str, end: EndRecord | None) -> JobEnded | None:
             return JobFailed(job_id, end.error or ErrorDetail(type="unknown", message="the job failed"))
 
 
-async def _viewed(consumer: Consumer, job_id: str, after: Position, view: View[T]) -> AsyncGenerator[list[T]]:
-    """What the view makes of each batch, from just after a position; then the end's error."""
-    resumed = False
-    async with aclosing(consumer.follow(job_id, after=after)) as batches:
-        async for batch in batches:
-            if batch.fresh and not resumed:
-                resumed = True
-                view.resume(after)
-            items = view.feed(batch.entries, show=batch.fresh)
-            if items:
-                yield items
-    raise_unless_well(job_id, view.end)
+class JobStream(Stream[T]):
+    """Ends with the job's own error, if it has one."""
+
+    __slots__ = ()
+
+    def finish(self, end: EndRecord | None) -> None:
+        raise_unless_well(self._job_id, end)
 
 
-async def batches_of_chunks(
-    consumer: Consumer,
-    job_id: str,
-    after: Position,
-    on_rewind: Literal["raise"] | Callable[[StreamRewound], object],
-) -> AsyncGenerator[list[Chunk]]:
+class TextStream(JobStream[Chunk]):
     """Output text. Raises: StreamRewound, or hands it to `on_rewind`."""
-    async with aclosing(_viewed(consumer, job_id, after, TextView())) as batches:
-        async for items in batches:
-            chunks: list[Chunk] = []
-            for item in items:
-                if isinstance(item, Rewound):
-                    if chunks:
-                        yield chunks
-                        chunks = []
-                    rewound = StreamRewound(job_id, item.position, item.text_before)
-                    if on_rewind == "raise":
-                        raise rewound
-                    on_rewind(rewound)
-                else:
-                    chunks.append(item)
-            if chunks:
-                yield chunks
+
+    __slots__ = ("_on_rewind",)
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        job_id: str,
+        after: Position,
+        on_rewind: Literal["raise"] | Callable[[StreamRewound], object],
+    ) -> None:
+        # Whatever else a view of text gives, `shown` takes out.
+        super().__init__(consumer.tails, job_id, cast("Kind[Chunk]", _TEXT), after)
+        self._on_rewind = on_rewind
+
+    def shown(self, items: Iterable[Chunk | Rewound]) -> Iterator[Chunk]:
+        for item in items:
+            if not isinstance(item, Rewound):
+                yield item
+                continue
+            rewound = StreamRewound(self._job_id, item.position, item.text_before)
+            if isinstance(self._on_rewind, str):
+                raise rewound
+            self._on_rewind(rewound)
 
 
-async def batches_of_events(
-    consumer: Consumer,
-    job_id: str,
-    version: EventsVersion,
-    after: Position,
-    filters: Mapping[str, Sequence[str] | None],
-) -> AsyncGenerator[list[StreamEvent]]:
-    """Events of all runs."""
-    given: dict[str, Any] = dict(filters)
-    async with aclosing(_viewed(consumer, job_id, after, EventsView(job_id, version, **given))) as batches:
-        async for events in batches:
-            yield events
+class EventStream(JobStream[StreamEvent]):
+    """Events of all runs. Each reader gets its own: what it does to them shows nowhere else."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        job_id: str,
+        version: EventsVersion,
+        after: Position,
+        filters: Mapping[str, Sequence[str] | None],
+    ) -> None:
+        words = tuple((name, None if words is None else tuple(words)) for name, words in filters.items())
+        given: dict[str, Any] = dict(words)
+        kind = Kind[StreamEvent](("events", version, words), lambda: EventsView(job_id, version, **given), _never)
+        super().__init__(consumer.tails, job_id, kind, after)
+
+    def shown(self, items: Iterable[StreamEvent]) -> Iterator[StreamEvent]:
+        return map(_copied, items)
 
 
-async def batches_of_records(
-    consumer: Consumer, job_id: str, after: Position
-) -> AsyncGenerator[list[Record | UnknownRecord]]:
-    """Records as they are; then the end's error."""
-    end: EndRecord | None = None
-    async with aclosing(consumer.follow(job_id, after=after)) as batches:
-        async for batch in batches:
-            if batch.fresh:
-                records = [decode(entry) for entry in batch.entries]
-                yield records
-                end = records[-1] if isinstance(records[-1], EndRecord) else None
-    raise_unless_well(job_id, end)
+class RecordStream(JobStream[Record | UnknownRecord]):
+    """Records as they are."""
+
+    __slots__ = ()
+
+    def __init__(self, consumer: Consumer, job_id: str, after: Position) -> None:
+        super().__init__(consumer.tails, job_id, _RECORDS, after)
+
+    def shown(self, items: Iterable[Record | UnknownRecord]) -> Iterator[Record | UnknownRecord]:
+        return (item if isinstance(item, ChunkRecord) else item.model_copy(deep=True) for item in items)
+
+
+class _RecordsView:
+    """A view that shows the records themselves."""
+
+    def __init__(self) -> None:
+        self.end: EndRecord | None = None
+
+    def resume(self, position: Position) -> None:
+        pass
+
+    def feed(self, entries: Sequence[Entry], *, show: bool = True) -> list[Record | UnknownRecord]:
+        if not show:
+            return []
+        records = [decode(entry) for entry in entries]
+        if isinstance(records[-1], EndRecord):
+            self.end = records[-1]
+        return records
+
+
+def _only_chunks(items: list[Chunk | Rewound]) -> bool:
+    return not any(isinstance(item, Rewound) for item in items)
+
+
+def _only_text(items: list[Record | UnknownRecord]) -> bool:
+    """Nothing else of what a record may hold keeps a reader from writing into it."""
+    return all(isinstance(item, ChunkRecord) for item in items)
+
+
+def _never(_: list[StreamEvent]) -> bool:
+    return False
+
+
+def _copied(value: Any) -> Any:
+    """A copy of what JSON can hold: `copy.deepcopy` takes ten times as long."""
+    if isinstance(value, dict):
+        return {name: _copied(part) for name, part in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [_copied(part) for part in cast("list[object]", value)]
+    return value
+
+
+_TEXT: Final = Kind[Chunk | Rewound]("text", TextView, _only_chunks, acts=True)
+_RECORDS: Final = Kind[Record | UnknownRecord]("records", _RecordsView, _only_text)
+
+
+def batches_of_chunks(
+    consumer: Consumer, job_id: str, after: Position, on_rewind: Literal["raise"] | Callable[[StreamRewound], object]
+) -> AsyncGenerator[list[Chunk]]:
+    """As TextStream, all that came together in one list."""
+    return TextStream(consumer, job_id, after, on_rewind).batches()

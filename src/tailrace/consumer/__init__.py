@@ -6,8 +6,11 @@ are in `consumer.webhooks`, which needs packages of its own.
 
 from tailrace.consumer.ended import AsyncEnded
 from tailrace.consumer.group import MAX_DELIVERIES, TAKEOVER_S, Begin, Choice, GroupReader
+from tailrace.consumer.links import Kind
 from tailrace.consumer.parking import Parked, parked, unpark
 from tailrace.consumer.reading import Consumer
+from tailrace.consumer.stream import Stream
+from tailrace.consumer.tails import Tails
 
 __all__ = [
     "MAX_DELIVERIES",
@@ -17,7 +20,10 @@ __all__ = [
     "Choice",
     "Consumer",
     "GroupReader",
+    "Kind",
     "Parked",
+    "Stream",
+    "Tails",
     "parked",
     "unpark",
 ]

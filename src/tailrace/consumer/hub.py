@@ -10,7 +10,7 @@ import random
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from redis.exceptions import RedisError
 
@@ -34,49 +34,74 @@ PATIENCE_S: Final = 60.0
 _PAUSES_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
+News = Publication | Look | TailraceError
+"""What a job's channel brings: records, a reason to look at the log, or why there will be nothing more."""
+
+
+class Listener(Protocol):
+    """Who hears a job's channel."""
+
+    def push(self, item: News) -> None:
+        """Take the next; must not wait, and not raise."""
+        ...
+
+
 class LiveFeed:
-    """One reader's buffer of what its job's channel brought."""
+    """A buffer of what a job's channel brought."""
 
     def __init__(self) -> None:
-        self._items: deque[Publication | Look | TailraceError] = deque()
+        self._items: deque[tuple[News, int]] = deque()
         self._characters = 0
         self._wake = asyncio.Event()
 
-    def push(self, item: Publication | Look | TailraceError) -> None:
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def push(self, item: News) -> None:
+        size = 0
         if isinstance(item, Publication):
-            self._characters += sum(len(entry.value) for entry in item.entries)
+            for entry in item.entries:
+                size += len(entry.value)
+            self._characters += size
             if len(self._items) >= BUFFERED_PUBLICATIONS or self._characters > BUFFERED_CHARACTERS:
-                self._items.clear()
-                self._characters = 0
-                item = Look(top=None)
-        self._items.append(item)
+                self.clear()
+                item, size = Look(top=None), 0
+        self._items.append((item, size))
         self._wake.set()
+
+    def clear(self) -> None:
+        self._items.clear()
+        self._characters = 0
 
     async def next(self) -> Publication | Look:
         """The next publication, or a reason to look at the log. Raises: BrokerUnavailable."""
         while not self._items:
             self._wake.clear()
             await self._wake.wait()
-        item = self._items.popleft()
+        return self.take()
+
+    def take(self) -> Publication | Look:
+        """As `next`, of what is there. Raises: IndexError, BrokerUnavailable."""
+        item, size = self._items.popleft()
+        self._characters -= size
         if isinstance(item, TailraceError):
             raise item
-        if isinstance(item, Publication):
-            self._characters -= sum(len(entry.value) for entry in item.entries)
         return item
 
 
-class _Channel:
-    """A job's channel and its local readers."""
+class Channel:
+    """A job's channel and who hears it in this process."""
 
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
-        self.feeds: set[LiveFeed] = set()
+        # In the order in which they came: a dict, for a set's order is another in every run.
+        self.listeners: dict[Listener, None] = {}
         self.confirmed = asyncio.Event()
         self.heard_at = 0.0
 
-    def tell(self, item: Publication | Look | TailraceError) -> None:
-        for feed in self.feeds:
-            feed.push(item)
+    def tell(self, item: News) -> None:
+        for listener in tuple(self.listeners):
+            listener.push(item)
 
 
 class Hub:
@@ -84,7 +109,7 @@ class Hub:
 
     def __init__(self, broker: Broker, keys: Keys, *, look_s: float = LOOK_S) -> None:
         self._broker, self._keys, self._look_s = broker, keys, look_s
-        self._channels: dict[str, _Channel] = {}
+        self._channels: dict[str, Channel] = {}
         self._connection: Any = None
         self._tasks: list[asyncio.Task[None]] = []
         self._wanted = asyncio.Event()
@@ -108,26 +133,37 @@ class Hub:
     @asynccontextmanager
     async def subscribed(self, job_id: str) -> AsyncGenerator[LiveFeed]:
         """A feed of the job's channel, subscribed when the block begins. Raises: BrokerUnavailable, BrokerUnsuitable."""
+        feed = LiveFeed()
+        channel = self.listen(job_id, feed)
+        try:
+            await self.confirmed(channel)
+            yield feed
+        finally:
+            self.leave(channel, feed)
+
+    def listen(self, job_id: str, listener: Listener) -> Channel:
+        """Hear the job's channel, from when it is `confirmed` until `leave`."""
         name = self._keys.live(job_id)
         channel = self._channels.get(name)
         if channel is None:
-            channel = self._channels[name] = _Channel(job_id)
+            channel = self._channels[name] = Channel(job_id)
             # What failed before this reader came says nothing: the next try will tell.
             self._failed.clear()
             self._wanted.set()
             self._say("SUBSCRIBE", name)
-        feed = LiveFeed()
-        channel.feeds.add(feed)
-        try:
-            await self._confirmed(channel)
-            yield feed
-        finally:
-            channel.feeds.discard(feed)
-            if not channel.feeds and self._channels.get(name) is channel:
-                del self._channels[name]
-                self._say("UNSUBSCRIBE", name)
+        channel.listeners[listener] = None
+        return channel
 
-    async def _confirmed(self, channel: _Channel) -> None:
+    def leave(self, channel: Channel, listener: Listener) -> None:
+        """Hear it no more. Nothing, if it was not heard."""
+        channel.listeners.pop(listener, None)
+        name = self._keys.live(channel.job_id)
+        if not channel.listeners and self._channels.get(name) is channel:
+            del self._channels[name]
+            self._say("UNSUBSCRIBE", name)
+
+    async def confirmed(self, channel: Channel) -> None:
+        """Wait until the server has confirmed the subscription. Raises: BrokerUnavailable, BrokerUnsuitable."""
         if channel.confirmed.is_set():
             return
         waiting = [asyncio.create_task(event.wait()) for event in (channel.confirmed, self._failed)]

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, aclosing
 from typing import Self
 
 from tailrace.consumer.hub import LOOK_S, Hub
+from tailrace.consumer.tails import Tails
 from tailrace.joblog import Batch, Broker, Overview, follow, look
 from tailrace.schemas import END, START, Keys, Position, check_job_id, parse_position
 
@@ -15,10 +16,13 @@ class Consumer:
     def __init__(self, broker: Broker, keys: Keys, *, look_s: float = LOOK_S) -> None:
         self._broker, self._keys = broker, keys
         self._hub = Hub(broker, keys, look_s=look_s)
+        self.tails = Tails(broker, keys, self._hub)
+        """For those who read through a `Stream`: they share what they read."""
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self._hub)
+        await self._stack.enter_async_context(self.tails)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -5,7 +5,7 @@ Imports only schemas. docs/architecture.md tells the protocol and why it is what
 
 from tailrace.joblog.connections import Broker, Script, connect, connected
 from tailrace.joblog.cursor import Cursor
-from tailrace.joblog.follow import Batch, Feed, Look, follow
+from tailrace.joblog.follow import Batch, Feed, Follower, Look, follow
 from tailrace.joblog.lua import submit_source
 from tailrace.joblog.publication import Publication, parse_publication
 from tailrace.joblog.reading import (
@@ -52,6 +52,7 @@ __all__ = [
     "Ending",
     "Feed",
     "Fenced",
+    "Follower",
     "Gone",
     "LogRefusal",
     "Look",

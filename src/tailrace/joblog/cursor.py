@@ -17,7 +17,10 @@ class Cursor:
         self.job_id = job_id
         self.last: Position = START
         self.ended = False
-        self._incarnation: object = None
+        self.went_back = False
+        """Whether records were taken that the server has lost since."""
+        self.incarnation: str | None = None
+        """Which job under its id this is, once its first record was taken."""
         #: The last sequence number seen of every epoch that stands.
         self._seen: dict[int, int] = {0: 0}
 
@@ -70,8 +73,17 @@ class Cursor:
         return entry.field == "attempt" and not self.stood(_after(entry))
 
     def _take(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        epoch, seq = parse_position(self.last)
+        # The hot path: the next number of the same epoch, without taking its position apart.
+        following = f"{epoch}-{seq + 1}"
         for entry in entries:
-            self._step(entry)
+            if entry.position == following and epoch and entry.field != "attempt":
+                self.last, seq = entry.position, seq + 1
+                self._seen[epoch] = seq
+            else:
+                self._step(entry)
+                epoch, seq = parse_position(self.last)
+            following = f"{epoch}-{seq + 1}"
         return entries
 
     def _step(self, entry: Entry) -> None:
@@ -88,26 +100,26 @@ class Cursor:
                 self._go_back(after, entry.position)
             self._seen[parse_position(entry.position)[0]] = 0
         else:
-            # The hot path: the next number of the same epoch, without building tuples for the one before.
-            epoch, _, seq = entry.position.partition("-")
-            number = int(seq)
-            if self.last != f"{epoch}-{number - 1}":
+            epoch, seq = parse_position(entry.position)
+            if self.last != f"{epoch}-{seq - 1}":
                 raise HistoryLost(self.job_id, after=self.last, until=entry.position)
-            self._seen[int(epoch)] = number
+            self._seen[epoch] = seq
             if entry.field == "job":
-                self._incarnation = json.loads(entry.value).get("incarnation")
+                incarnation = json.loads(entry.value).get("incarnation")
+                self.incarnation = incarnation if isinstance(incarnation, str) else None
         self.last = entry.position
 
     def _check_incarnation(self, attempt: Entry) -> None:
         """The server may have lost the whole job, and somebody submitted another one under its id."""
         theirs = json.loads(attempt.value).get("incarnation")
-        if theirs is not None and self._incarnation is not None and theirs != self._incarnation:
+        if theirs is not None and self.incarnation is not None and theirs != self.incarnation:
             raise HistoryLost(self.job_id, after=START, until=self.last)
 
     def _go_back(self, after: Position, until: Position) -> None:
         """The server lost everything behind `after`: those epochs may be written anew, under other positions."""
         if not self.stood(after):
             raise HistoryLost(self.job_id, after=self.last, until=until)
+        self.went_back = True
         epoch, seq = parse_position(after)
         # Claims grow: every epoch above the one that stands came after it, and is lost with its tail.
         self._seen = {known: top for known, top in self._seen.items() if known < epoch}
