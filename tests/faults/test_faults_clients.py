@@ -13,7 +13,7 @@ from fault_world import Process, counts, world
 
 from tailrace import AsyncTailrace, JobConflict, JobNotFound
 from tailrace.consumer.hub import BUFFERED_CHARACTERS
-from tailrace.joblog import Publication
+from tailrace.consumer.links import Link
 
 fast = pytest.mark.faults_fast
 
@@ -168,8 +168,8 @@ async def test_a_reader_that_does_not_keep_up_holds_a_bounded_buffer_and_misses_
             got = [await anext(slow)]
             async with w.watching(job) as witness:
                 pass
-            held = [thing for thing in gc.get_objects() if isinstance(thing, Publication)]
-            assert sum(len(entry.value) for publication in held for entry in publication.entries) <= BUFFERED_CHARACTERS
+            links: list[Link[Any]] = [thing for thing in gc.get_objects() if isinstance(thing, Link)]
+            assert sum(len(item) for link in links for item in link.items) <= BUFFERED_CHARACTERS
             got += [chunk async for chunk in slow]
         await witness.check("".join(words), silence_s=5)
         assert [str(chunk) for chunk in got] == words

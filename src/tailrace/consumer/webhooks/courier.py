@@ -43,6 +43,7 @@ class Courier:
         self._stopping = stopping
         self._stopped = asyncio.Event()
         self._failing = False
+        self._gone = False
         #: Longer than a try takes: nobody else sends what this one is sending.
         self._takeover_s = max(_TAKEOVER_S, 3 * settings.timeout_s)
 
@@ -100,11 +101,15 @@ class Courier:
     async def _deliver(self, ended: AsyncEnded) -> None:
         message = message_of(self._keys.namespace, self.name, ended.notice)
         while True:
+            if self._gone:  # another message has heard it while this one was read
+                await ended.release()
+                return
             answer = await self._try(message)
             if answer.well:
                 await self._done(ended)
                 return
             if answer.gone:
+                self._gone = True
                 logger.error("webhook %r: the receiver is gone (410), no more is sent until a restart", self.name)
                 await ended.park(f"webhook {self.name}: {answer.said}")
                 self._stopped.set()
