@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from contextlib import aclosing
 
-from tailrace.client.reading import batches_of_chunks
+from tailrace.client.reading import TextStream
 from tailrace.consumer import Consumer
 from tailrace.joblog import connected
 from tailrace.schemas import (
@@ -95,7 +95,7 @@ class TextReader(Reader):
         self.shown = ""
 
     async def _read(self, consumer: Consumer) -> None:
-        async with aclosing(batches_of_chunks(consumer, self.job_id, self.after, self._rewound)) as batches:
+        async with aclosing(TextStream(consumer, self.job_id, self.after, self._rewound).batches()) as batches:
             async for batch in batches:
                 for chunk in batch:
                     self.shown += chunk

@@ -1,6 +1,6 @@
 """What the readers of a job are given: its text, events or records, each reader's own iterator over what all share."""
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar, cast
 
 from tailrace.consumer import Consumer, Kind, Stream
@@ -162,10 +162,3 @@ def _copied(value: Any) -> Any:
 
 _TEXT: Final = Kind[Chunk | Rewound]("text", TextView, _only_chunks, acts=True)
 _RECORDS: Final = Kind[Record | UnknownRecord]("records", _RecordsView, _only_text)
-
-
-def batches_of_chunks(
-    consumer: Consumer, job_id: str, after: Position, on_rewind: Literal["raise"] | Callable[[StreamRewound], object]
-) -> AsyncGenerator[list[Chunk]]:
-    """As TextStream, all that came together in one list."""
-    return TextStream(consumer, job_id, after, on_rewind).batches()

@@ -1,7 +1,8 @@
 """One connection that hears the live channels of every job this process follows.
 
-A publication is decoded once and handed to all local readers of its job, each with a bounded buffer: a reader that
-does not keep up loses its buffer and reads the log from where it stands; it slows nobody.
+A publication is decoded once and handed to all who listen to its job here: the tails that readers share (`tails`), and
+followers of their own, each with a bounded buffer. Who does not keep up loses the buffer and reads the log from where it
+stands; it slows nobody.
 """
 
 import asyncio

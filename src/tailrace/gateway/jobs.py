@@ -1,12 +1,14 @@
 """A job for who may have it. Every route of every API gets its job here, and nowhere else."""
 
+from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple
 
 from tailrace.client import AsyncJob
 from tailrace.gateway.access import Principal
 from tailrace.gateway.gateway import Gateway
+from tailrace.gateway.streams import Kind, Reader
 from tailrace.joblog import Overview
-from tailrace.schemas import InvalidRequest, JobNotFound
+from tailrace.schemas import START, InvalidRequest, JobNotFound, JsonObject, Position
 
 
 class Found(NamedTuple):
@@ -31,3 +33,13 @@ async def found_job(gateway: Gateway, job_id: str, principal: Principal) -> Foun
     if not principal.owns(overview.job.get("tenant")):
         raise JobNotFound(job_id)
     return Found(job, overview)
+
+
+def reader_of(
+    gateway: Gateway, job_id: str, job: JsonObject, kind: Kind, *, after: Position = START, skip: int = 0
+) -> AbstractAsyncContextManager[Reader]:
+    """A reader of the job's stream, shared with all who read the same."""
+    incarnation = job.get("incarnation")
+    return gateway.channels.reader(
+        job_id, kind, incarnation=incarnation if isinstance(incarnation, str) else None, after=after, skip=skip
+    )

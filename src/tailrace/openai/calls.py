@@ -6,18 +6,18 @@ headers: `extra_headers={"x-tailrace-job-id": "..."}`.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast
 
 from tailrace.schemas import START, Duration, InvalidRequest, OnRestart, Position, check_job_id, parse_position
+from tailrace.schemas.job_headers import options_said, read_option
 
 CallApi = Literal["chat", "completions", "responses"]
 
 JOB_ID_HEADER: Final = "x-tailrace-job-id"
 RESUME_HEADER: Final = "x-tailrace-resume"
 AFTER_HEADER: Final = "x-tailrace-after"
-_PREFIX: Final = "x-tailrace-"
 
 #: The end of a path -> the API. The longer one first.
 _PATHS: Final[dict[str, CallApi]] = {
@@ -86,9 +86,7 @@ def read_call(api: CallApi, body: bytes, headers: Mapping[str, str], options: Jo
     if not isinstance(sent, dict):
         raise InvalidRequest("the body must be a JSON object")
     fields = cast("dict[str, Any]", sent)
-    ours = {
-        name.lower().removeprefix(_PREFIX): value for name, value in headers.items() if name.lower().startswith(_PREFIX)
-    }
+    ours = options_said(headers)
     resume, after, job_id = ours.pop("resume", None), ours.pop("after", START), ours.pop("job-id", None)
     parse_position(after)
     fingerprint = hashlib.sha256(repr((api, sorted(ours.items()), job_id)).encode() + body).digest()
@@ -153,48 +151,8 @@ def _wants_usage(fields: dict[str, Any]) -> bool:
     return wanted
 
 
-def _flag(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise ValueError(text)
-    return text.lower() == "true"
-
-
-def _tags(text: str) -> list[str]:
-    return [tag.strip() for tag in text.split(",") if tag.strip()]
-
-
-def _object(text: str) -> dict[str, Any]:
-    value: Any = json.loads(text)
-    if not isinstance(value, dict):
-        raise ValueError(text)  # noqa: TRY004 - told as what it is by the caller
-    return cast("dict[str, Any]", value)
-
-
-#: A header without its prefix -> how its text is read, and how to say that.
-_READ: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
-    "upstream": (str, "a name"),
-    "metadata": (_object, "a JSON object"),
-    "tags": (_tags, "words with commas between"),
-    "deadline": (float, "seconds"),
-    "retention": (float, "seconds"),
-    "delay": (float, "seconds"),
-    "on-restart": (str, "splice, continue or fail"),
-    "max-attempts": (int, "a number"),
-    "cancel-on-close": (_flag, "true or false"),
-}
-
-
-def _with_headers(options: JobOptions, headers: Mapping[str, str]) -> JobOptions:
-    changes: dict[str, Any] = {}
-    for name, text in headers.items():
-        if name not in _READ:
-            known = ", ".join(_PREFIX + each for each in sorted({*_READ, "job-id", "resume", "after"}))
-            raise InvalidRequest(f"no header {_PREFIX + name!r} is known; there are {known}")
-        read, what = _READ[name]
-        try:
-            changes[name.replace("-", "_")] = read(text)
-        except ValueError:
-            raise InvalidRequest(f"header {_PREFIX + name!r} must be {what}, not {text!r}") from None
+def _with_headers(options: JobOptions, said: Mapping[str, str]) -> JobOptions:
+    changes: dict[str, Any] = {option.replace("-", "_"): read_option(option, text) for option, text in said.items()}
     return replace(options, **changes)
 
 

@@ -37,15 +37,6 @@ _STATUS: Final = {
     "upstream_not_stream": 502,
     "upstream_unreachable": 502,
 }
-#: In the error that an upstream reports instead of a status. Source: platform.openai.com/docs/guides/error-codes.
-_BY_CODE: Final = {
-    "rate_limit_exceeded": 429,
-    "insufficient_quota": 429,
-    "invalid_api_key": 401,
-    "context_length_exceeded": 400,
-    "invalid_request_error": 400,
-    "model_not_found": 404,
-}
 #: "The client closed the request": the word of proxies for a call that somebody called off.
 _CALLED_OFF: Final = 499
 
@@ -101,19 +92,12 @@ def refusal(problem: TailraceError, *, job_id: str | None = None) -> Refusal:
 
 def of_detail(detail: ErrorDetail) -> Refusal:
     """What to answer for a job that failed: the upstream's own status where it had one."""
-    status = detail.http_status or _BY_CODE.get(detail.code or "") or _of_code(detail.code)
-    status = status or _STATUS.get(detail.type, 500)
+    status = detail.upstream_status or _STATUS.get(detail.type, 500)
     return Refusal(
         # A redirect that was not followed is no answer that a client can do anything with.
         status if status >= 400 else 502,
         {"message": detail.message, "type": detail.type, "param": None, "code": detail.code or detail.type},
     )
-
-
-def _of_code(code: str | None) -> int | None:
-    if code is None or not code.isdecimal():
-        return None
-    return int(code) if 400 <= int(code) <= 599 else None
 
 
 def _refusal(status: int, code: str, message: str, *, retry: bool = False) -> Refusal:

@@ -61,6 +61,17 @@ class _Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+#: In the error that an upstream reports instead of a status. Source: platform.openai.com/docs/guides/error-codes.
+_STATUS_BY_CODE: Final = {
+    "rate_limit_exceeded": 429,
+    "insufficient_quota": 429,
+    "invalid_api_key": 401,
+    "context_length_exceeded": 400,
+    "invalid_request_error": 400,
+    "model_not_found": 404,
+}
+
+
 class ErrorDetail(_Wire):
     """Why a job failed."""
 
@@ -74,6 +85,14 @@ class ErrorDetail(_Wire):
     """The HTTP status that the upstream refused the request with."""
     retryable: bool = False
     """Whether the same request may succeed later."""
+
+    @property
+    def upstream_status(self) -> int | None:
+        """The HTTP status that the upstream gave, or meant by its code; None if it said none."""
+        told = self.http_status or _STATUS_BY_CODE.get(self.code or "")
+        if told or self.code is None or not (len(self.code) == 3 and self.code.isdecimal()):
+            return told
+        return int(self.code) if 400 <= int(self.code) <= 599 else None
 
 
 class Timings(_Wire):

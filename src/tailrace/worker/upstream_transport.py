@@ -7,8 +7,8 @@ package's own aiohttp transport is not used because it hides the body: an event 
 
 import ssl
 from base64 import b64encode
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Generator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import aiohttp
@@ -31,7 +31,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Raises: httpx2.TransportError, from aiohttp's own."""
         timeout = request.extensions.get("timeout", {})
-        async with _in_httpx_words(request):
+        with _in_httpx_words(request):
             response = await self._open_session().request(
                 request.method,
                 str(request.url),
@@ -71,7 +71,7 @@ class _Body(httpx2.AsyncByteStream):
         self._response, self._request = response, request
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async with _in_httpx_words(self._request):
+        with _in_httpx_words(self._request):
             async for piece in self._response.content.iter_chunked(_READ_BYTES):
                 yield piece
 
@@ -102,8 +102,8 @@ def _proxy_headers(proxy: httpx2.Proxy) -> dict[str, str]:
     return headers
 
 
-@asynccontextmanager
-async def _in_httpx_words(request: httpx2.Request) -> AsyncGenerator[None]:
+@contextmanager
+def _in_httpx_words(request: httpx2.Request) -> Generator[None]:
     """The openai package tells timeouts from other failures; what exactly happened stays in the cause."""
     try:
         yield

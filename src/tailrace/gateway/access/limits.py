@@ -130,8 +130,10 @@ class Limits:
         """Take out the jobs that have ended, and those that never began."""
         held: dict[bytes, bytes] = await broker.call("HGETALL", keys.tenant_jobs(self.tenant))
         now_ms = await broker.now_ms()
-        gone = [job_id for job_id, times in held.items() if now_ms > int(times.split()[1])]
-        others = [job_id for job_id in held if job_id not in set(gone)]
+        gone: list[bytes] = []
+        others: list[bytes] = []
+        for job_id, times in held.items():
+            (gone if now_ms > int(times.split()[1]) else others).append(job_id)
         for begin in range(0, len(others), _LOOKED_AT_TOGETHER):
             some = others[begin : begin + _LOOKED_AT_TOGETHER]
             logs = [keys.log(job_id.decode()) for job_id in some]

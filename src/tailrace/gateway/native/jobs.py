@@ -54,9 +54,10 @@ async def list_jobs(
     that have, the last one first, from moments after their end and for as long as they can be read."""
     found, more = await listing.open_jobs(gateway, principal, limit)
     over = await listing.ended_jobs(gateway, principal, ended)
-    # One may have ended in between.
-    both = [*((job_id, overview) for job_id, overview in found if job_id not in dict(over)), *over]
-    return Jobs(jobs=[Job.model_validate(_fields(job_id, overview)) for job_id, overview in both], more=more)
+    # One may have ended in between: it is told once.
+    both = dict(over)
+    both = {job_id: overview for job_id, overview in found if job_id not in both} | both
+    return Jobs(jobs=[Job.model_validate(_fields(job_id, overview)) for job_id, overview in both.items()], more=more)
 
 
 @router.get("/{job_id}", summary="Where a job stands, and its output so far", responses=refusals(404, 410))

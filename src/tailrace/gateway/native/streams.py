@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 from tailrace.gateway.access import Asking, Principal
 from tailrace.gateway.errors import ALWAYS, refusals
 from tailrace.gateway.gateway import Gateway, Here
-from tailrace.gateway.jobs import found_job
+from tailrace.gateway.jobs import found_job, reader_of
 from tailrace.gateway.native.encoders import events_kind, records_kind, text_kind
 from tailrace.gateway.streams import EventStream, Kind, Wire
 from tailrace.schemas import END, START, EventsVersion, Position, TailraceError, parse_position
@@ -107,12 +107,8 @@ async def _streamed(gateway: Gateway, principal: Principal, job_id: str, how: As
         with suppress(TailraceError):
             await job.cancel()
 
-    incarnation = overview.job.get("incarnation")
-    source = gateway.channels.reader(
-        job_id, kind, after=how.after, incarnation=incarnation if isinstance(incarnation, str) else None
-    )
     return EventStream(
-        source,
+        reader_of(gateway, job_id, overview.job, kind, after=how.after),
         gateway.streams,
         wire=how.wire,
         headers={"X-Tailrace-Job-Id": job_id},

@@ -12,16 +12,13 @@ from tailrace.gateway.errors import ApiError, StreamBroken
 from tailrace.gateway.gateway import Gateway
 from tailrace.gateway.openai.encoders import ERROR_EVENT, Refused
 from tailrace.gateway.openai.refusals import refusal_of
-from tailrace.gateway.streams import Kind, Reader, Source
+from tailrace.gateway.streams import Reader, Source
 from tailrace.joblog.tasks import end as end_tasks
 from tailrace.schemas import (
     CHUNK,
-    START,
     EndRecord,
     Entry,
     JobEnded,
-    JsonObject,
-    Position,
     Status,
     TailraceError,
     decode,
@@ -78,16 +75,6 @@ def canceller(gateway: Gateway, job_ids: list[str], *, wanted: bool) -> Callable
                 await gateway.tailrace.producer.cancel(job_id)
 
     return cancel if wanted else None
-
-
-def reader_of(
-    gateway: Gateway, job_id: str, job: JsonObject, kind: Kind, *, after: Position = START, skip: int = 0
-) -> AbstractAsyncContextManager[Reader]:
-    """A reader of the job's stream, shared with all who read the same."""
-    incarnation = job.get("incarnation")
-    return gateway.channels.reader(
-        job_id, kind, incarnation=incarnation if isinstance(incarnation, str) else None, after=after, skip=skip
-    )
 
 
 class _Begun:

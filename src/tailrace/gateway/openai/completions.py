@@ -11,13 +11,12 @@ from tailrace.gateway.access import Asking, Principal
 from tailrace.gateway.access.submitting import store_for
 from tailrace.gateway.errors import ApiError, refusals
 from tailrace.gateway.gateway import Gateway, Here
-from tailrace.gateway.jobs import found_job
+from tailrace.gateway.jobs import found_job, reader_of
 from tailrace.gateway.openai.answering import (
     answered_chunks,
     canceller,
     job_headers,
     read_to_end,
-    reader_of,
     while_connected,
 )
 from tailrace.gateway.openai.bodies import ChatBody, CompletionBody

@@ -6,14 +6,6 @@ from tailrace.client.reading import ill_end
 from tailrace.gateway.errors import ApiError, api_error
 from tailrace.schemas import EndRecord, ErrorDetail, InvalidRequest, JobCancelled, JobExpired, JobFailed, TailraceError
 
-#: In the error that an upstream reports instead of a status. Source: platform.openai.com/docs/guides/error-codes.
-_BY_CODE: Final = {
-    "rate_limit_exceeded": 429,
-    "insufficient_quota": 429,
-    "context_length_exceeded": 400,
-    "invalid_request_error": 400,
-    "model_not_found": 404,
-}
 _BY_TYPE: Final = {"unknown_upstream": 400, "upstream_timeout": 504, "upstream_stalled": 504, "no_api_key": 500}
 #: "The client closed the request": the word of proxies for a call that somebody called off.
 _CALLED_OFF: Final = 499
@@ -44,18 +36,11 @@ def end_refusal(job_id: str, end: EndRecord | None) -> ApiError | None:
 
 
 def _failed(error: ErrorDetail) -> ApiError:
-    status = error.http_status or _BY_CODE.get(error.code or "") or _of_code(error.code)
-    status = status or _BY_TYPE.get(error.type, 502)
+    status = error.upstream_status or _BY_TYPE.get(error.type, 502)
     # A redirect that was not followed is no answer that a client can do anything with.
     if status < 400 or status in _NOT_THE_CLIENTS:
         status = 502
     return _final(status, error.message, code=error.code or error.type, type=error.type)
-
-
-def _of_code(code: str | None) -> int | None:
-    if code is None or not code.isdecimal():
-        return None
-    return int(code) if 400 <= int(code) <= 599 else None
 
 
 def _final(status: int, message: str, **fields: Any) -> ApiError:

@@ -9,13 +9,13 @@ from pydantic import BaseModel
 from tailrace.gateway.access import Asking
 from tailrace.gateway.errors import refusals
 from tailrace.gateway.gateway import Gateway, Here
+from tailrace.gateway.jobs import reader_of
 from tailrace.gateway.openai.answering import (
     answered_events,
     canceller,
     job_headers,
     raise_if_failed,
     read_to_end,
-    reader_of,
     while_connected,
 )
 from tailrace.gateway.openai.bodies import ResponseBody

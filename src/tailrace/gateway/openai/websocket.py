@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from tailrace.gateway.access import Asking, Principal
 from tailrace.gateway.errors import ApiError, StreamBroken
 from tailrace.gateway.gateway import Gateway, Here
-from tailrace.gateway.openai.answering import answered_events, reader_of
+from tailrace.gateway.jobs import reader_of
+from tailrace.gateway.openai.answering import answered_events
 from tailrace.gateway.openai.bodies import ResponseBody
 from tailrace.gateway.openai.creating import PREFIX, create
 from tailrace.gateway.openai.encoders import response_kind
