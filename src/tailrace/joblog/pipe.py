@@ -214,5 +214,8 @@ def pack(command: Sequence[Word]) -> bytes:
 
 def pack_words(words: Sequence[Word]) -> bytes:
     """Words of a command."""
-    raw = [word if isinstance(word, bytes) else str(word).encode() for word in words]
-    return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in raw])
+    packed: list[bytes] = []
+    for word in words:
+        raw = word if isinstance(word, bytes) else str(word).encode()
+        packed.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
+    return b"".join(packed)

@@ -163,10 +163,12 @@ class Appends:
 
     def command(self, pairs: Sequence[str], *, top: Position, epoch: int, seq: int) -> bytes:
         """As `append_command`, packed."""
-        return b"*%d\r\n%b%b%b%b" % (
+        raw_top = top.encode()
+        return b"*%d\r\n%b$%d\r\n%b\r\n%b%b" % (
             _APPEND_WORDS + len(pairs),
             self._head,
-            pack_words((top,)),
+            len(raw_top),
+            raw_top,
             self._incarnation,
             pack_words((epoch, seq, *pairs)),
         )

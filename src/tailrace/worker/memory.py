@@ -66,8 +66,8 @@ class Memory:
         position = self.lines[-1].position if self.lines else None
         return 0 if position is None else parse_position(position)[0]
 
-    def add(self, line: Line) -> None:
-        self.lines.append(line)
+    def add(self, *lines: Line) -> None:
+        self.lines += lines
 
     def output(self, run: int = ROOT) -> list[Line]:
         """The chunks and deltas of a run that stand, in order."""

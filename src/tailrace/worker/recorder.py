@@ -39,7 +39,7 @@ class Recorder:
 
     def said(self, text: str) -> None:
         """Count what belongs to the job's output. Raises: OutputLimit."""
-        self._said += len(text.encode())
+        self._said += len(text) if text.isascii() else len(text.encode())
         self.check()
 
     def check(self) -> None:

@@ -100,8 +100,9 @@ class LogWriter:
             raise self.refusal
         if not lines:
             return
-        self.pending.extend(lines)
-        self._characters += sum(len(line.text) for line in lines)
+        self.pending += lines
+        for line in lines:
+            self._characters += len(line.text)
         self._relay.mark(self)
 
     @property
@@ -149,18 +150,20 @@ class LogWriter:
             self.sent, self.pending = self.pending[:APPEND_RECORDS], self.pending[APPEND_RECORDS:]
             for seq, line in enumerate(self.sent, self.seq + 1):
                 line.position = Position(f"{self.epoch}-{seq}")
-        pairs = [part for line in self.sent for part in (line.field, line.value)]
+        pairs: list[str] = []
+        for line in self.sent:
+            pairs += (line.field, line.value)
         return self._appends.command(pairs, top=self.top, epoch=self.epoch, seq=self.seq + 1)
 
     def acknowledged(self) -> None:
         """The server has what was sent."""
         self.pauses = 0
-        for line in self.sent:
-            self.memory.add(line)
-            self.top = line.position or self.top
+        sent, self.sent = self.sent, []
+        self.memory.add(*sent)
+        for line in sent:
             self._characters -= len(line.text)
-        self.seq += len(self.sent)
-        self.sent = []
+            self.top = line.position or self.top
+        self.seq += len(sent)
         self._moved.set()
 
     def go_on(self, claimed: Claim) -> None:
