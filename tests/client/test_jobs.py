@@ -213,7 +213,7 @@ async def test_a_fault_in_the_stream_is_a_typed_failure_after_the_chunks_that_ca
         assert got == [" token0", " token1", " token2"]
         assert failed.error.type == FAULTS[fault]
         assert len(e.rehearsal.calls) <= 2
-        assert e.rehearsal.open_streams == 0
+        await e.rehearsal.wait_until(lambda: e.rehearsal.open_streams == 0, "the connection is closed", timeout=1)
 
 
 @pytest.mark.parametrize(

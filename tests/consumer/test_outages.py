@@ -9,8 +9,9 @@ from redis.asyncio import Redis
 from running_readers import heard, read, reading, unreachable
 
 from job_logs import attached, request, sealed, submitted, wait_until
-from tailrace.consumer import Consumer
-from tailrace.consumer.hub import Hub
+from scripted_server import scripted, words
+from tailrace.consumer import Consumer, hub
+from tailrace.consumer.hub import Hub, LiveFeed
 from tailrace.joblog import (
     Broker,
     End,
@@ -156,3 +157,60 @@ async def test_a_hub_that_nobody_asked_anything_opens_no_connection(real_redis: 
     async with Hub(broker, Keys(namespace)):
         await asyncio.sleep(0)
         assert str(await broker.call("CLIENT", "LIST")).count("addr") == before
+
+
+@pytest.mark.parametrize("answers_pings", [True, False])
+async def test_a_connection_that_answers_no_ping_is_left_for_another(
+    monkeypatch: pytest.MonkeyPatch, *, answers_pings: bool
+) -> None:
+    monkeypatch.setattr(hub, "SILENCE_S", 0.05)
+    subscribed, pinged = asyncio.Event(), asyncio.Event()
+    connections: list[int] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        pings = 0
+        while command := await words(reader):
+            if command[0] == b"SUBSCRIBE":
+                writer.write(b"*3\r\n$9\r\nsubscribe\r\n$%d\r\n%b\r\n:1\r\n" % (len(command[1]), command[1]))
+                connections.append(len(connections))
+                if len(connections) == 2:
+                    subscribed.set()
+            elif command[0] == b"PING":
+                pings += 1
+                if pings == 3:
+                    pinged.set()
+                if answers_pings:
+                    writer.write(b"*2\r\n$4\r\npong\r\n$0\r\n\r\n")
+            else:
+                writer.write(b"+OK\r\n")
+
+    async with scripted(serve) as (url, _), connected(url) as broker, Hub(broker, Keys()) as listening:
+        feed = LiveFeed()
+        channel = listening.listen("job", feed)
+        async with asyncio.timeout(5):
+            await (pinged if answers_pings else subscribed).wait()
+        assert len(connections) == (1 if answers_pings else 2)
+        listening.leave(channel, feed)
+
+
+async def test_a_hub_whose_last_listener_left_closes_its_connection_and_opens_another_for_the_next(
+    real_redis: Redis, namespace: str
+) -> None:
+    broker = Broker(real_redis)
+
+    async def connections() -> int:
+        return str(await broker.call("CLIENT", "LIST")).count(" addr=")
+
+    before = await connections()
+
+    async def left() -> bool:
+        return await connections() == before
+
+    async with Hub(broker, Keys(namespace)) as listening:
+        for _ in range(2):
+            feed = LiveFeed()
+            channel = listening.listen("job", feed)
+            await listening.confirmed(channel)
+            assert await connections() == before + 1
+            listening.leave(channel, feed)
+            await wait_until("the connection is closed", left)

@@ -2,17 +2,18 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+from scripted_server import scripted, words
 
 from tailrace.joblog import Broker, connected, pipe
-from tailrace.joblog.pipe import Pipe, pack
+from tailrace.joblog.pipe import Pipe
+from tailrace.joblog.wire import Wire, pack
 from tailrace.schemas import BrokerUnavailable
 
 
@@ -58,45 +59,15 @@ async def test_a_thousand_callers_get_their_own_answers_also_when_others_give_up
 async def test_callers_of_one_turn_are_sent_in_one_write(real: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     await real.ask([pack(["PING"])])
     writes: list[int] = []
-    write = pipe._Wire._write  # pyright: ignore[reportPrivateUsage]  # the wire is what is looked at
+    write = Wire.write
 
-    def counted(wire: Any) -> None:
-        writes.append(len(wire._unsent))
-        write(wire)
+    def counted(wire: Wire, packed: bytes) -> None:
+        writes.append(packed.count(b"PING"))
+        write(wire, packed)
 
-    monkeypatch.setattr(pipe._Wire, "_write", counted)  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(Wire, "write", counted)
     await asyncio.gather(*[real.ask([pack(["PING"])]) for _ in range(50)])
     assert writes == [50]
-
-
-@asynccontextmanager
-async def scripted(
-    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any],
-) -> AsyncGenerator[tuple[str, list[asyncio.StreamWriter]]]:
-    """A server that answers what redis-py says when it connects; `serve` does the rest."""
-    writers: list[asyncio.StreamWriter] = []
-
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
-        try:
-            await serve(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    async with server:
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", writers
-
-
-async def words(reader: asyncio.StreamReader) -> list[bytes]:
-    count = int((await reader.readuntil(b"\r\n"))[1:])
-    found: list[bytes] = []
-    for _ in range(count):
-        size = int((await reader.readuntil(b"\r\n"))[1:])
-        found.append((await reader.readexactly(size + 2))[:-2])
-    return found
 
 
 async def test_a_connection_that_breaks_fails_all_its_callers_and_the_next_has_a_new_one() -> None:

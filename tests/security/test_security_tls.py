@@ -20,7 +20,7 @@ from engine import wait_until
 from tailrace import AsyncTailrace, BrokerUnsuitable, Settings, Status
 from tailrace.cli import app
 from tailrace.joblog import connected, translated
-from tailrace.joblog.pipe import pack
+from tailrace.joblog.wire import pack
 from tailrace.upstreams.rehearsal import Rehearsal
 from tailrace.worker.app import Worker
 

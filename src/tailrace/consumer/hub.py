@@ -10,12 +10,12 @@ import logging
 import random
 from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, Protocol, Self
+from contextlib import asynccontextmanager
+from typing import Final, Protocol, Self
 
 from redis.exceptions import RedisError
 
-from tailrace.joblog import Broker, Look, Publication, in_our_words, parse_publication
+from tailrace.joblog import Broker, Look, Publication, PubSub, in_our_words, parse_publication
 from tailrace.joblog.tasks import end
 from tailrace.schemas import BrokerUnavailable, BrokerUnsuitable, Keys, Position, TailraceError
 
@@ -111,18 +111,15 @@ class Hub:
     def __init__(self, broker: Broker, keys: Keys, *, look_s: float = LOOK_S) -> None:
         self._broker, self._keys, self._look_s = broker, keys, look_s
         self._channels: dict[str, Channel] = {}
-        self._connection: Any = None
+        self._pubsub: PubSub | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._wanted = asyncio.Event()
-        self._to_say: deque[tuple[str, str]] = deque()
-        self._words = asyncio.Event()
         self._failure: TailraceError | None = None
         self._failed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self._tasks = [
             asyncio.create_task(self._listen(), name="tailrace-hub"),
-            asyncio.create_task(self._speak(), name="tailrace-hub-say"),
             asyncio.create_task(self._look_around(), name="tailrace-hub-look"),
         ]
         return self
@@ -179,21 +176,8 @@ class Hub:
 
     def _say(self, word: str, channel: str) -> None:
         """Say it if there is a connection; else the next one begins with all channels anyway."""
-        if self._connection is not None:
-            self._to_say.append((word, channel))
-            self._words.set()
-
-    async def _speak(self) -> None:
-        """Send what was said. Not in the readers' own tasks: redis-py closes a connection if a send is cancelled."""
-        while True:
-            await self._words.wait()
-            self._words.clear()
-            while self._to_say:
-                command = self._to_say.popleft()
-                # It would connect again by itself, with this channel only.
-                if self._connection is not None and self._connection.is_connected:
-                    with suppress(RedisError, OSError):
-                        await self._connection.send_command(*command)
+        if self._pubsub is not None:
+            self._pubsub.say(word, channel)
 
     async def _listen(self) -> None:
         pauses = 0
@@ -206,12 +190,12 @@ class Hub:
             answers = False
             try:
                 self._failed.clear()
-                await self._connect()
+                pubsub = await self._connect()
                 answers = True
                 if pauses:
                     logger.info("live channels: connected again after %d tries", pauses)
                 pauses = 0
-                await self._hear()
+                await self._hear(pubsub)
                 await self._disconnect()
             except (RedisError, OSError, TimeoutError) as error:
                 # Paced, with some chance in it: a thousand readers of a restarted server do not come back at once.
@@ -226,26 +210,27 @@ class Hub:
                 await self._disconnect()
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # pacing, no secret
 
-    async def _connect(self) -> None:
-        connection = await self._broker.own_connection()
-        # Known before the first await that follows: who subscribes meanwhile must find it.
-        self._connection = connection
-        self._to_say.clear()
+    async def _connect(self) -> PubSub:
+        # Known before any await that follows: who subscribes meanwhile must find it.
+        pubsub = self._pubsub = await self._broker.pubsub(self._take)
         if self._channels:
-            await connection.send_command("SUBSCRIBE", *self._channels)
+            pubsub.say("SUBSCRIBE", *self._channels)
+        else:
+            pubsub.leave()
+        return pubsub
 
-    async def _hear(self) -> None:
-        pinged = False
-        while self._channels:
-            message = await self._connection.read_response(timeout=SILENCE_S, disconnect_on_error=False)
-            if message is not None:
-                pinged = False
-                self._take(message)
-            elif pinged:
+    async def _hear(self, pubsub: PubSub) -> None:
+        """Until nobody listens any more. Raises: redis-py's errors, TimeoutError."""
+        pinged_at = 0.0
+        while not await pubsub.waited(max(pubsub.heard_at, pinged_at) + SILENCE_S):
+            heard_at = pubsub.heard_at
+            now = asyncio.get_running_loop().time()
+            if now < max(heard_at, pinged_at) + SILENCE_S:
+                continue
+            if heard_at < pinged_at:
                 raise TimeoutError("no answer to a ping")
-            else:
-                pinged = True
-                await self._connection.send_command("PING")
+            pinged_at = now
+            pubsub.say("PING")
 
     def _take(self, message: object) -> None:
         match message:
@@ -262,14 +247,15 @@ class Hub:
                     channel.confirmed.set()
                     if again:  # reconnected: whatever was published in between is in the log
                         channel.tell(Look(top=None))
+            case [b"unsubscribe", bytes() | None, int()] if not self._channels and self._pubsub is not None:
+                self._pubsub.leave()
             case _:
                 pass
 
     async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(RedisError, OSError):
-                await connection.disconnect(nowait=True)
+        pubsub, self._pubsub = self._pubsub, None
+        if pubsub is not None:
+            await pubsub.close()
 
     async def _look_around(self) -> None:
         """Compare notes with the log of every job that has been quiet."""

@@ -8,6 +8,7 @@ from tailrace.joblog.cursor import Cursor
 from tailrace.joblog.follow import Batch, Feed, Follower, Look, follow
 from tailrace.joblog.lua import submit_source
 from tailrace.joblog.publication import Publication, parse_publication
+from tailrace.joblog.pubsub import PubSub
 from tailrace.joblog.reading import (
     Overview,
     Page,
@@ -59,6 +60,7 @@ __all__ = [
     "Lost",
     "Overview",
     "Page",
+    "PubSub",
     "Publication",
     "Script",
     "Sealed",

@@ -13,8 +13,10 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
-from tailrace.joblog.pipe import Pipe, pack
+from tailrace.joblog.pipe import Pipe
+from tailrace.joblog.pubsub import PubSub, Take, pubsub_of
 from tailrace.joblog.translation import Word, translated
+from tailrace.joblog.wire import pack
 from tailrace.schemas import InvalidRequest, TailraceError
 
 _CONNECT_TIMEOUT_S: Final = 5.0
@@ -160,6 +162,10 @@ class Broker:
             await connection.disconnect(nowait=True)
             raise
         return connection
+
+    async def pubsub(self, take: Take) -> PubSub:
+        """A connection of its own for messages; close it. Raises: redis-py's errors."""
+        return await pubsub_of(await self.own_connection(), take)
 
     def pipe(self) -> Pipe:
         """A connection for callers that do not share one with others. It is closed with the client, or by `close`."""

@@ -1,23 +1,21 @@
 """One connection for all callers of an event loop: commands are packed by hand, written once per turn of the loop, and
 answered in order.
 
-redis-py connects (addresses, passwords, TLS); its command objects, its lending of a connection for each command and its
-reading of one answer after the other are left out. Awaited one by one they cost 55 us a command; here 15, and 1 to 2 in
-a batch (benchmarks, row `relay`).
+redis-py's command objects, its lending of a connection for each command and its reading of one answer after the other
+cost 55 us a command that is awaited alone; here 15, and 1 to 2 in a batch (benchmarks, row `relay`).
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import Any, Final
 
-import hiredis
-from redis._parsers import BaseParser
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
-from tailrace.joblog.translation import ANSWER_TIMEOUT_S, Word
+from tailrace.joblog.translation import ANSWER_TIMEOUT_S
+from tailrace.joblog.wire import Wire, closed_by_server
 
 #: A connection that was silent for so long may have died without a word ...
 _IDLE_S: Final = 5.0
@@ -31,7 +29,7 @@ class Pipe:
     def __init__(self, pool: Any) -> None:
         self._pool = pool
         self._connection: Any = None
-        self._wire: _Wire | None = None
+        self._wire: _Answers | None = None
         self._opening = asyncio.Lock()
         self._one_by_one = asyncio.Lock()
 
@@ -65,7 +63,7 @@ class Pipe:
                 await connection.disconnect(nowait=True)
             await self._pool.release(connection)
 
-    async def _open(self) -> "_Wire | None":
+    async def _open(self) -> "_Answers | None":
         """The connection as it is, or a new one. None if it has no streams, as fakeredis'."""
         if self._connection is None or (self._wire is not None and self._wire.closed):
             async with self._opening:
@@ -73,7 +71,7 @@ class Pipe:
                     await self.close()
                 if self._connection is None:
                     self._connection = await self._lent()
-                    self._wire = _take_over(self._connection)
+                    self._wire = _Answers.over(self._connection)
         return self._wire
 
     async def _lent(self) -> Any:
@@ -84,14 +82,14 @@ class Pipe:
             raise RedisConnectionError("the client is closed")
         return connection
 
-    async def _answers(self, wire: "_Wire", commands: Sequence[bytes], patience_s: float) -> list[Any]:
+    async def _answers(self, wire: "_Answers", commands: Sequence[bytes], patience_s: float) -> list[Any]:
         answers = wire.send(commands)
         timer = asyncio.get_running_loop().call_later(patience_s, _give_up, answers)
         try:
             return await answers
         except TimeoutError:
             # Whatever is on its way here will not come any more, or too late for everybody.
-            wire.close()
+            wire.abort()
             raise
         finally:
             timer.cancel()
@@ -124,25 +122,18 @@ class _Turn:
         self.answers: list[Any] = []
 
 
-class _Wire(asyncio.Protocol):
-    """The transport of a connection that redis-py has opened. A caller that gives up loses nobody's answers."""
+class _Answers(Wire):
+    """Answers in the order of the commands. A caller that gives up loses nobody's answers."""
 
     def __init__(self, transport: asyncio.Transport, writer: asyncio.StreamWriter) -> None:
-        self.closed = False
-        self._transport, self._loop = transport, asyncio.get_running_loop()
-        #: Closes the transport when it is forgotten, and is told of the end, so that its connection can be closed too.
-        self._writer, self._before = writer, transport.get_protocol()
-        self._reader = hiredis.Reader(
-            replyError=cast("Callable[[str], Exception]", cast("Any", BaseParser).parse_error)
-        )
+        super().__init__(transport, writer)
         self._turns: deque[_Turn] = deque()
         self._unsent: list[bytes] = []
-        self._heard = self._loop.time()
 
     @property
     def idle_s(self) -> float:
         """For how long nothing has come, while nothing was to come."""
-        return 0.0 if self._turns else self._loop.time() - self._heard
+        return 0.0 if self._turns else self._loop.time() - self.heard_at
 
     def send(self, commands: Sequence[bytes]) -> "asyncio.Future[list[Any]]":
         future: asyncio.Future[list[Any]] = self._loop.create_future()
@@ -151,71 +142,34 @@ class _Wire(asyncio.Protocol):
         elif commands:
             self._turns.append(_Turn(len(commands), future))
             if not self._unsent:
-                self._loop.call_soon(self._write)
+                self._loop.call_soon(self._write_all)
             self._unsent.extend(commands)
         else:
             future.set_result([])
         return future
 
-    def close(self) -> None:
-        self.closed = True
-        self._transport.abort()
+    def hear(self, answer: Any) -> None:
+        turns = self._turns
+        if not turns:
+            return  # said by the server of its own accord, before it closes
+        turn = turns[0]
+        turn.answers.append(answer)
+        if len(turn.answers) == turn.wanted:
+            turns.popleft()
+            if not turn.future.done():
+                turn.future.set_result(turn.answers)
 
-    def data_received(self, data: bytes) -> None:
-        self._heard = self._loop.time()
-        reader, turns = self._reader, self._turns
-        reader.feed(data)
-        try:
-            while turns and (answer := reader.gets()) is not False:
-                turn = turns[0]
-                turn.answers.append(answer)
-                if len(turn.answers) == turn.wanted:
-                    turns.popleft()
-                    if not turn.future.done():
-                        turn.future.set_result(turn.answers)
-        except hiredis.ProtocolError:
-            self.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.closed = True
+    def lost(self, cause: Exception | None) -> None:
         for turn in self._turns:
             if not turn.future.done():
-                error = RedisConnectionError("the server closed the connection")
-                error.__cause__ = exc
-                turn.future.set_exception(error)
+                turn.future.set_exception(closed_by_server(cause))
         self._turns.clear()
-        self._before.connection_lost(exc)
 
-    def _write(self) -> None:
+    def _write_all(self) -> None:
         unsent, self._unsent = self._unsent, []
-        if not self.closed:
-            self._transport.write(b"".join(unsent))
-
-
-def _take_over(connection: Any) -> _Wire | None:
-    writer: Any = getattr(connection, "_writer", None)
-    if not isinstance(writer, asyncio.StreamWriter):
-        return None
-    transport = cast("asyncio.Transport", writer.transport)
-    wire = _Wire(transport, writer)
-    transport.set_protocol(wire)
-    return wire
+        self.write(b"".join(unsent))
 
 
 def _give_up(answers: "asyncio.Future[list[Any]]") -> None:
     if not answers.done():
         answers.set_exception(TimeoutError("no answer in time"))
-
-
-def pack(command: Sequence[Word]) -> bytes:
-    """A command as Redis reads it. Source: redis.io/docs/latest/develop/reference/protocol-spec."""
-    return b"*%d\r\n%b" % (len(command), pack_words(command))
-
-
-def pack_words(words: Sequence[Word]) -> bytes:
-    """Words of a command."""
-    packed: list[bytes] = []
-    for word in words:
-        raw = word if isinstance(word, bytes) else str(word).encode()
-        packed.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
-    return b"".join(packed)

@@ -17,8 +17,8 @@ from typing import Any, Final, NamedTuple
 
 from tailrace.joblog import lua
 from tailrace.joblog.connections import Broker, Script
-from tailrace.joblog.pipe import pack_words
 from tailrace.joblog.translation import Word
+from tailrace.joblog.wire import pack_words
 from tailrace.schemas import EndRecord, ErrorDetail, JobNotFound, JsonObject, Keys, Position, Status, Timings
 from tailrace.schemas.positions import END, START
 
