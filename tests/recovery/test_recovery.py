@@ -77,7 +77,7 @@ async def test_a_worker_that_lost_its_lease_in_its_sleep_closes_its_upstream_cal
         assert await job.text(timeout=30) == text(300)
         writers = {record.worker async for record in job.records() if isinstance(record, AttemptRecord)}
         assert len(writers) == 2
-        assert f.rehearsal.open_streams == 0
+        await f.rehearsal.wait_until(lambda: f.rehearsal.open_streams == 0, "no call is left open")
 
 
 async def test_a_worker_that_lost_its_lease_closes_a_call_that_says_nothing() -> None:
