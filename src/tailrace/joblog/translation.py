@@ -5,8 +5,7 @@ Everything above gets answers, BrokerUnavailable (try again) or BrokerUnsuitable
 
 import asyncio
 import ssl
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Final
 
 from redis.exceptions import (
@@ -76,21 +75,28 @@ def _inside(error: BaseException, kinds: tuple[type[BaseException], ...]) -> Bas
     return seen
 
 
-@contextmanager
-def translated() -> Generator[None]:
+def translated() -> AbstractContextManager[None]:
     """Errors of redis-py leave this block in our words, the cause chained; a cancellation leaves it in any case."""
-    before = _cancellations()
-    try:
-        yield
-    except (RedisError, OSError, TimeoutError) as error:
-        ours = in_our_words(error)
-        if ours is None or isinstance(error, TailraceError):
-            raise
-        raise ours from error
-    if _cancellations() > before:
-        # Up to Python 3.11 asyncio.wait_for (in redis-py's sending) swallows a cancellation that comes together with
-        # what it waits for: the caller would read on for ever. Source: github.com/python/cpython/issues/86296.
-        raise asyncio.CancelledError
+    return _Translated()
+
+
+class _Translated:
+    # Around every command: a generator would cost more than the rest of this.
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        self._before = _cancellations()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            if _cancellations() > self._before:
+                # Up to Python 3.11 asyncio.wait_for (in redis-py's sending) swallows a cancellation that comes together
+                # with what it waits for: the caller would read on for ever. Source: github.com/python/cpython/issues/86296.
+                raise asyncio.CancelledError
+        elif isinstance(error, RedisError | OSError | TimeoutError) and not isinstance(error, TailraceError):
+            ours = in_our_words(error)
+            if ours is not None:
+                raise ours from error
 
 
 def _cancellations() -> int:

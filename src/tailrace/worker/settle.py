@@ -45,8 +45,12 @@ async def settle(broker: Broker, keys: Keys, job_id: str, *, jobs: Jobs | None =
     else:
         blob = encode_snapshot(entries)
     incarnation = str(job["incarnation"])
-    await store_snapshot(broker, keys, job_id, incarnation=incarnation, blob=blob, end=entries[-1].value)
-    return await hand_off(broker, keys, job_id, status, ttl_ms=int(job["retention_ms"]), told=_told(job, end))
+    snapshot = store_snapshot(broker, keys, job_id, incarnation=incarnation, blob=blob, end=entries[-1].value)
+    ttl_ms, told = int(job["retention_ms"]), _told(job, end)
+    # In one write. A log without its snapshot is not handed off: it may have come later, from a server that had to be
+    # told its script first.
+    _, handed_off = await asyncio.gather(snapshot, hand_off(broker, keys, job_id, status, ttl_ms=ttl_ms, told=told))
+    return handed_off or await hand_off(broker, keys, job_id, status, ttl_ms=ttl_ms, told=told)
 
 
 def _told(job: JsonObject, end: JsonObject) -> dict[str, str]:
