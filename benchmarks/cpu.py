@@ -51,10 +51,15 @@ class Cores:
     consumer: frozenset[int]
 
     @classmethod
+    def anywhere(cls) -> Self:
+        """Nobody is kept to a core."""
+        return cls(*(frozenset[int]() for _ in range(4)))
+
+    @classmethod
     def here(cls) -> Self:
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         if len(cores) < 2:
-            return cls(*(frozenset[int]() for _ in range(4)))
+            return cls.anywhere()
         worker = frozenset(cores[-1:])
         if len(cores) < 4:
             rest = frozenset(cores[:-1])

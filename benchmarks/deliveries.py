@@ -6,21 +6,19 @@ The process submits the jobs and follows each of them, through tailrace's own cl
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any, Final, Literal, cast
+from typing import Any, Literal, cast
 
 from redis.asyncio import Redis
 
 from benchmarks import naive, upstream
+from benchmarks.ages import Ages
 from benchmarks.loops import FASTEST, Orders, answer_at_once, asked_at_once, run_child
 from benchmarks.processes import child, say
 from benchmarks.relay_worker import PROMPT, relay_worker
-from benchmarks.streams import Consumer, Load, Running
+from benchmarks.streams import Consumer, Load, Running, Side
 from tailrace import AsyncTailrace, Settings
 
 How = Literal["tailrace", "naive"]
-
-#: A window's ages are told as so many of them: enough for their p99, not too many for one line.
-_TOLD: Final = 1001
 
 
 class _Arrivals:
@@ -28,32 +26,19 @@ class _Arrivals:
 
     def __init__(self) -> None:
         self.tokens = 0
-        self._ages: list[int] = []
-        self._windows = [self._ages]
+        self.ages = Ages()
 
     def take(self, text: str) -> None:
         """The text of one or several tokens."""
-        now = upstream.now_us()
+        now, ages = upstream.now_us(), self.ages.now
         for begin in range(0, len(text), upstream.WIDTH):
             self.tokens += 1
-            self._ages.append(upstream.age_us(text[begin : begin + upstream.WIDTH], now))
+            ages.append(upstream.age_us(text[begin : begin + upstream.WIDTH], now))
 
     def next_window(self) -> int:
         """Begin one; how many tokens have come until now."""
-        self._ages = []
-        self._windows.append(self._ages)
+        self.ages.next_window()
         return self.tokens
-
-    def windows(self) -> list[list[int]]:
-        """All between the first and the last beginning of a window, as quantiles."""
-        return [_evenly(sorted(ages)) for ages in self._windows[1:-1]]
-
-
-def _evenly(ordered: list[int]) -> list[int]:
-    """Some of them, evenly spread: the same quantiles."""
-    if len(ordered) <= _TOLD:
-        return ordered
-    return [ordered[round(step * (len(ordered) - 1) / (_TOLD - 1))] for step in range(_TOLD)]
 
 
 async def _main(orders: Orders) -> None:
@@ -65,7 +50,7 @@ async def _main(orders: Orders) -> None:
         opened.set()
 
     async def ages() -> None:
-        for window in arrivals.windows():
+        for window in arrivals.ages.windows():
             say(*window)
 
     orders.on("open", open_)
@@ -136,11 +121,18 @@ async def _reader(load: Load, how: How, worker_pid: int) -> AsyncGenerator[Runni
         yield Running(worker_pid, open_, through, consumer=Consumer(reader.pid, ages_us))
 
 
-@asynccontextmanager
-async def through_tailrace(load: Load) -> AsyncGenerator[Running]:
-    """tailrace's worker and its readers, each in a process."""
-    async with relay_worker(load, FASTEST) as worker, _reader(load, "tailrace", worker.pid) as running:
-        yield running
+def through_tailrace(transport: str = "aiohttp") -> Side:
+    """tailrace's worker, its upstreams read this way, and its readers, each in a process."""
+
+    @asynccontextmanager
+    async def running(load: Load) -> AsyncGenerator[Running]:
+        async with (
+            relay_worker(load, FASTEST, transport) as worker,
+            _reader(load, "tailrace", worker.pid) as running,
+        ):
+            yield running
+
+    return running
 
 
 @asynccontextmanager

@@ -37,7 +37,11 @@ class Figure:
     bar: Bar | None = None
     stretch: Bar | None = None
     ratio: float | None = None
-    """The median of what it is compared with, over this one's."""
+    """How many times better than what it is compared with, by the medians."""
+    of_floor: float | None = None
+    """How many times worse than the floor, by the medians: what could still be won."""
+    rate: bool = False
+    """More is better; of all other quantities less is."""
 
     @property
     def spread(self) -> tuple[float, float]:
@@ -54,6 +58,8 @@ class Figure:
         return "bar" if self._within(self.bar) else "no"
 
     def _within(self, bar: Bar) -> bool:
+        if self.rate:
+            return self.p50 >= bar.p50
         tail_well = bar.p99 is None or self.p99 is None or self.p99 <= bar.p99
         return self.p50 <= bar.p50 and tail_well
 
@@ -108,8 +114,10 @@ def figure(
     bar: Bar | None = None,
     stretch: Bar | None = None,
     against: Figure | None = None,
+    floor: Figure | None = None,
+    rate: bool = False,
 ) -> Figure:
-    """Samples as a figure; `against` is what its median is set in relation to."""
+    """Samples as a figure; `against` and `floor` are what its median is set in relation to."""
     pooled = [sample for samples in rounds for sample in samples]
     middle = median(pooled)
     return Figure(
@@ -117,13 +125,22 @@ def figure(
         what=what,
         unit=unit,
         p50=middle,
-        p99=p99(pooled),
+        p99=None if rate else p99(pooled),
         round_p50s=tuple(median(samples) for samples in rounds if samples),
         samples=len(pooled),
         bar=bar,
         stretch=stretch,
-        ratio=None if against is None else against.p50 / middle,
+        ratio=None if against is None else _times_better(middle, against.p50, rate=rate),
+        of_floor=None if floor is None else _times_better(floor.p50, middle, rate=rate),
+        rate=rate,
     )
+
+
+def _times_better(value: float, other: float, *, rate: bool) -> float | None:
+    """How many times better the value is than the other one; None where one of them is nought."""
+    if not value or not other:
+        return None
+    return value / other if rate else other / value
 
 
 def added(subject: str, what: str, through: Figure, direct: Figure, *, bar: Bar | None, stretch: Bar | None) -> Figure:

@@ -6,6 +6,7 @@ import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -46,6 +47,15 @@ async def asked_at_once(asked: Child) -> list[str]:
     """What a child answers that has called `answer_at_once`."""
     os.kill(asked.pid, signal.SIGUSR1)
     return await asked.line()
+
+
+def write_at_once(transport: asyncio.Transport, descriptor: int, data: bytes) -> None:
+    """As the transport's write, at the cost of the system call."""
+    if not transport.get_write_buffer_size() and not transport.is_closing():
+        with suppress(OSError):  # no room, or the peer is gone: the transport knows what to do
+            data = data[os.write(descriptor, data) :]
+    if data:
+        transport.write(data)
 
 
 def raise_file_limit() -> int:

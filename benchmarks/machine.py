@@ -30,7 +30,7 @@ class Machine:
     def here(cls, redis_url: str) -> "Machine":
         return cls(
             date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            cores=_cores(),
+            cores=usable_cores(),
             cpu=_cpu(),
             system=f"{platform.system()} {platform.machine()}",
             python=f"{platform.python_implementation()} {platform.python_version()}",
@@ -47,7 +47,8 @@ class Machine:
         )
 
 
-def _cores() -> int:
+def usable_cores() -> int:
+    """How many this process may use."""
     # Not os.cpu_count: a container may use fewer than there are.
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

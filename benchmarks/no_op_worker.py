@@ -14,6 +14,7 @@ from arq.worker import Worker as ArqWorker
 from benchmarks.loops import Orders, run_child
 from benchmarks.processes import say
 from tailrace import App, Context, Settings
+from tailrace.cli.loops import collect_rarely
 from tailrace.joblog import connected
 from tailrace.queue import Claimed
 from tailrace.queue.leased import LeasedWorker
@@ -60,6 +61,7 @@ class _Clock:
 
 
 async def _queue(configuration: dict[str, Any], settings: Settings) -> None:
+    collect_rarely()  # as the command does
     async with connected(configuration["settings"]["redis_url"]) as broker:
         worker = LeasedWorker(
             _handler,
@@ -76,6 +78,7 @@ async def _queue(configuration: dict[str, Any], settings: Settings) -> None:
 
 
 async def _worker(configuration: dict[str, Any], settings: Settings) -> None:
+    collect_rarely()
     async with _CountingWorker(settings, app=app) as worker, asyncio.TaskGroup() as tasks:
         worker.left, worker.through = configuration["jobs"], asyncio.Event()
         clock = _Clock()

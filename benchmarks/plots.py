@@ -17,8 +17,16 @@ from benchmarks.rows import Row
 _GREY: Final = "#808080"
 _COLOURS: Final = ("#3b82c4", "#d97b29", "#3a9d6a", "#9a6bd0", "#c2557a", "#7f7f32")
 #: What a unit measures, for titles and file names.
-_QUANTITIES: Final = {"s": "time", "ms": "time", "us": "cpu", "B": "memory", "KiB": "memory"}
-_TITLES: Final = {"time": "time", "cpu": "CPU time", "memory": "memory"}
+_QUANTITIES: Final = {
+    "s": "time",
+    "ms": "time",
+    "us": "cpu",
+    "B": "memory",
+    "KiB": "memory",
+    "%": "share",
+    "chunks/s": "rate",
+}
+_TITLES: Final = {"cpu": "CPU time"}
 #: Fewer times than that between least and most: a plain axis from nought shows it better than a logarithm.
 _LOG_FROM: Final = 30
 _RC: Final[Any] = {

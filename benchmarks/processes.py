@@ -71,12 +71,23 @@ async def child(
 
 @asynccontextmanager
 async def started(
-    command: Sequence[str], *, first_line: str | None = None, errors: IO[bytes] | None = None
+    command: Sequence[str],
+    *,
+    first_line: str | None = None,
+    errors: IO[bytes] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> AsyncGenerator[Child]:
-    """Any command with pipes; `errors` takes its standard error. At the end of the block it is told to end by SIGTERM and
-    the end of its input, and gets time for it."""
+    """Any command with pipes; `errors` takes its standard error; `environment`: variables beside this process's.
+
+    At the end of the block it is told to end by SIGTERM and the end of its input, and gets time for it.
+    """
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=PIPE, stdout=PIPE, stderr=errors, start_new_session=True
+        *command,
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=errors,
+        start_new_session=True,
+        env={**os.environ, **(environment or {})},
     )
     try:
         if first_line is not None and process.stdin is not None:

@@ -55,7 +55,34 @@ async def _read(tokens: AsyncGenerator[str], tally: _Tally, *, watch: bool) -> N
                 tally.flowing.set()
 
 
-async def _naive_tokens(redis_url: str, key: str) -> AsyncGenerator[str]:
+class _Bell:
+    """The floor: nothing but the waking. Each reader waits for a future of its own, and all are woken at a steady rate."""
+
+    def __init__(self) -> None:
+        self._waiting: list[asyncio.Future[int]] = []
+
+    async def read(self, tally: _Tally, *, watch: bool) -> None:
+        loop = asyncio.get_running_loop()
+        tally.begin()
+        while True:
+            rung: asyncio.Future[int] = loop.create_future()
+            self._waiting.append(rung)
+            sent_ns = await rung
+            tally.delivered += 1
+            if watch:
+                tally.latencies_ns.append(time.monotonic_ns() - sent_ns)
+                tally.flowing.set()
+
+    async def ring(self, rate: float) -> None:
+        while True:
+            await asyncio.sleep(1 / rate)
+            waiting, self._waiting = self._waiting, []
+            now_ns = time.monotonic_ns()
+            for rung in waiting:
+                rung.set_result(now_ns)
+
+
+async def naive_tokens(redis_url: str, key: str) -> AsyncGenerator[str]:
     """The way that most people write first: a connection that blocks, and JSON decoded, for each reader."""
     redis = cast("Any", Redis).from_url(redis_url, socket_timeout=None)
     last = "0"
@@ -86,22 +113,26 @@ async def _measure(tally: _Tally, before_bytes: int, windows: int, window_s: flo
 
 async def _main(orders: Orders) -> None:
     configuration = orders.configuration
-    settings = Settings.model_validate(configuration["settings"])
-    key, readers = configuration["job_id"], configuration["readers"]
+    side, key, readers = configuration["side"], configuration["job_id"], configuration["readers"]
+    redis_url = configuration["settings"]["redis_url"]
     tally = _Tally(readers)
+    bell = _Bell()
     say("ready")
-    async with AsyncTailrace(settings=settings) as tailrace:
-        if configuration["side"] == "tailrace":
+    async with AsyncTailrace(settings=Settings.model_validate(configuration["settings"])) as tailrace:
+        if side == "tailrace":
             await tailrace.job(key).status()  # connected, so that the memory is the readers' alone
         before_bytes = rss_bytes(os.getpid())
         async with asyncio.TaskGroup() as tasks:
             every = max(1, readers // _WATCHES)
             for number in range(readers):
-                if configuration["side"] == "naive":
-                    tokens = _naive_tokens(configuration["settings"]["redis_url"], key)
-                else:
-                    tokens = tailrace.job(key).stream()
-                tasks.create_task(_read(tokens, tally, watch=number % every == 0))
+                watch = number % every == 0
+                if side == "floor":
+                    tasks.create_task(bell.read(tally, watch=watch))
+                    continue
+                tokens = tailrace.job(key).stream() if side == "tailrace" else naive_tokens(redis_url, key)
+                tasks.create_task(_read(tokens, tally, watch=watch))
+            if side == "floor":
+                tasks.create_task(bell.ring(configuration["rate"]))
             tasks.create_task(_measure(tally, before_bytes, configuration["windows"], configuration["window_s"]))
 
 

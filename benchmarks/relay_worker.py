@@ -15,12 +15,14 @@ from benchmarks.loops import Orders, run_child
 from benchmarks.processes import Child, child, say
 from benchmarks.streams import Load, Running, Side
 from tailrace import AsyncTailrace, Settings
+from tailrace.cli.loops import collect_rarely
 from tailrace.worker import Worker
 
 PROMPT: Final = "Write me a 1 verse song about sparkling water."
 
 
 async def _main(orders: Orders) -> None:
+    collect_rarely()  # as the command does
     async with (
         Worker(Settings.model_validate(orders.configuration["settings"])) as worker,
         asyncio.TaskGroup() as tasks,
@@ -52,27 +54,30 @@ def tailrace(loop: str, transport: str = "aiohttp") -> Side:
 
     @asynccontextmanager
     async def running(load: Load) -> AsyncGenerator[Running]:
-        settings = load.bench.settings(load.namespace)
-        ids = [f"stream-{number}" for number in range(load.streams)]
-        logs = [settings.keys.log(job_id) for job_id in ids]
-        make = cast("Any", Redis)
-        async with (
-            relay_worker(load, loop, transport) as worker,
-            AsyncTailrace(settings=settings) as client,
-            make.from_url(load.bench.redis_url) as redis,
-        ):
-            await (await client.submit(PROMPT, model=upstream.model(100, tokens=3))).result()  # warm
-
-            async def open_() -> None:
-                model = upstream.model(load.rate)
-                await client.submit_many([{"prompt": PROMPT, "model": model, "job_id": job_id} for job_id in ids])
-
-            async def through() -> int:
-                return await entries(redis, logs)
-
-            yield Running(worker.pid, open_, through)
+        async with relay_worker(load, loop, transport) as worker, submitting(load, worker.pid) as relaying:
+            yield relaying
 
     return running
+
+
+@asynccontextmanager
+async def submitting(load: Load, pid: int, *, beside: tuple[int, ...] = ()) -> AsyncGenerator[Running]:
+    """A side whose worker is there already: warm, its streams jobs of this process."""
+    settings = load.bench.settings(load.namespace)
+    ids = [f"stream-{number}" for number in range(load.streams)]
+    logs = [settings.keys.log(job_id) for job_id in ids]
+    make = cast("Any", Redis)
+    async with AsyncTailrace(settings=settings) as client, make.from_url(load.bench.redis_url) as redis:
+        await (await client.submit(PROMPT, model=upstream.model(100, tokens=3))).result()  # warm
+
+        async def open_() -> None:
+            model = upstream.model(load.rate)
+            await client.submit_many([{"prompt": PROMPT, "model": model, "job_id": job_id} for job_id in ids])
+
+        async def through() -> int:
+            return await entries(redis, logs)
+
+        yield Running(pid, open_, through, beside=beside)
 
 
 async def entries(redis: Any, streams: Sequence[str]) -> int:

@@ -12,7 +12,7 @@ from benchmarks.figures import Bar, Figure, Measured
 from benchmarks.machine import Machine
 from benchmarks.rows import Row
 
-_COLUMNS: Final = ("", "what", "p50", "p99", "p50 of rounds", "n", "bar; stretch", "reached", "ratio")
+_COLUMNS: Final = ("", "what", "p50", "p99", "p50 of rounds", "n", "bar; stretch", "reached", "ratio", "of floor")
 BEGIN: Final = "<!-- benchmarks: begin (written by `./run bench --write`) -->"
 END: Final = "<!-- benchmarks: end -->"
 
@@ -27,9 +27,12 @@ class Report:
 
     def print(self, console: Console) -> None:
         for row, measured in self.rows:
-            table = Table(*_COLUMNS, title=row.title, title_justify="left", box=box.SIMPLE_HEAD)
-            for figure in measured.figures:
-                table.add_row(*_cells(figure))
+            columns, *rows = _filled(measured.figures)
+            table = Table(title=row.title, title_justify="left", box=box.SIMPLE_HEAD)
+            for column in columns:
+                table.add_column(column, no_wrap=column != "what")
+            for cells in rows:
+                table.add_row(*cells)
             console.print(table)
             for note in measured.notes:
                 console.print(f"  {note}", style="dim")
@@ -89,17 +92,24 @@ def _cells(figure: Figure) -> list[str]:
         str(figure.samples),
         "; ".join(_told_bar(bar, figure.unit) for bar in (figure.bar, figure.stretch) if bar is not None),
         figure.reached or "",
-        "" if figure.ratio is None else f"{_number(figure.ratio)} x",
+        *("" if times is None else f"{_number(times)} x" for times in (figure.ratio, figure.of_floor)),
     ]
 
 
+def _filled(figures: Iterable[Figure]) -> list[tuple[str, ...]]:
+    """The table, its head first, without the columns in which there would be nothing."""
+    rows = [_cells(figure) for figure in figures]
+    kept = [number for number in range(len(_COLUMNS)) if any(cells[number] for cells in rows)]
+    return [tuple(cells[number] for number in kept) for cells in (_COLUMNS, *rows)]
+
+
 def _markdown_table(figures: Iterable[Figure]) -> list[str]:
-    rows = [_COLUMNS, ("---",) * len(_COLUMNS), *(_cells(figure) for figure in figures)]
-    return ["| " + " | ".join(cells) + " |" for cells in rows]
+    columns, *rows = _filled(figures)
+    return ["| " + " | ".join(cells) + " |" for cells in (columns, ("---",) * len(columns), *rows)]
 
 
 def _told_bar(bar: Bar, unit: str) -> str:
-    return f"{bar.p50:g} {unit}" if bar.p99 is None else f"{bar.p50:g} / {bar.p99:g} {unit}"
+    return f"{bar.p50:,g} {unit}" if bar.p99 is None else f"{bar.p50:g} / {bar.p99:g} {unit}"
 
 
 def _told(value: float, unit: str) -> str:
@@ -107,5 +117,7 @@ def _told(value: float, unit: str) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits."""
+    """Three digits, of great numbers all before the point."""
+    if abs(value) >= 10_000:
+        return f"{value:,.0f}"
     return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"

@@ -49,7 +49,15 @@ class Running:
     through: Callable[[], Awaitable[int]]
     reads: bool = True
     """Whether it reads the upstream's streams at all."""
+    beside: tuple[int, ...] = ()
+    """More processes that the side is made of."""
     consumer: "Consumer | None" = None
+
+    def cpu_ns(self) -> int:
+        return sum(cpu_ns(pid) for pid in (self.pid, *self.beside))
+
+    def rss_bytes(self) -> int:
+        return sum(rss_bytes(pid) for pid in (self.pid, *self.beside))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,7 @@ class Steady:
     """What was found; lists have an entry a window."""
 
     side_us: list[float]
-    """CPU time of the side's process per token."""
+    """CPU time of the side's process (or processes) per token."""
     redis_us: list[float]
     consumer_us: list[float]
     """Empty without a consumer, as is `ages_us`."""
@@ -88,8 +96,12 @@ class Steady:
     upstream_us: list[float]
     share: list[float]
     """Tokens that the side got through with, of those that were due meanwhile: had all streams opened, at their rate."""
+    through_s: list[float]
+    """Tokens a second that the side got through with."""
     busy: list[float]
-    """Of the side's one core."""
+    """CPU time of the side over the window's."""
+    busy_beside: dict[str, list[float]]
+    """The same of the others: `Redis`, `upstream`, `consumer`."""
     open: int
     """How many streams did open."""
     opened_ms: float
@@ -124,12 +136,19 @@ class Ground:
 
 
 @asynccontextmanager
-async def ground(bench: Bench) -> AsyncGenerator[Ground]:
-    cores = Cores.here()
+async def ground(bench: Bench, cores: Cores | None = None) -> AsyncGenerator[Ground]:
+    """`cores`: by default the worker is alone on one."""
+    async with kept_apart(bench, cores) as (cores, redis_pid), fast_upstream(cores.upstream) as upstream:
+        yield Ground(replace(bench, upstream_url=upstream.base_url), upstream, cores, redis_pid)
+
+
+@asynccontextmanager
+async def kept_apart(bench: Bench, cores: Cores | None = None) -> AsyncGenerator[tuple[Cores, int]]:
+    """The benchmark and Redis stay away from the worker's core; which cores are whose, and Redis' process id."""
+    cores = cores or Cores.here()
     redis_pid = await _redis_pid(bench.redis_url)
     with pinned(0, cores.consumer), pinned(redis_pid, cores.redis):
-        async with fast_upstream(cores.upstream) as upstream:
-            yield Ground(replace(bench, upstream_url=upstream.base_url), upstream, cores, redis_pid)
+        yield cores, redis_pid
 
 
 async def _redis_pid(url: str) -> int:
@@ -144,16 +163,16 @@ async def steady(
     """Open the streams, let them flow, measure in windows, end them. `flowing` is told the side's process id in between."""
     upstream = load.upstream
     async with side(load) as running:
-        resting_ns, resting_bytes, began = cpu_ns(running.pid), rss_bytes(running.pid), time.monotonic()
+        resting_ns, resting_bytes, began = running.cpu_ns(), running.rss_bytes(), time.monotonic()
         _, sent_before = await upstream.count()
         await running.open()
         if running.reads:
             await _until_streaming(upstream, load.streams)
         all_open_s = time.monotonic() - began
         streaming, _ = await upstream.count()
-        opened_ns = cpu_ns(running.pid) - resting_ns
+        opened_ns = running.cpu_ns() - resting_ns
         await asyncio.sleep(timing.settle_s)
-        rss = rss_bytes(running.pid) - resting_bytes
+        rss = running.rss_bytes() - resting_bytes
         flowing(running.pid)
         moments = [await _moment(running, upstream, redis_pid)]
         for _ in range(timing.windows):
@@ -175,7 +194,13 @@ async def steady(
         behind=behind,
         upstream_us=[(b.upstream_ns - a.upstream_ns) / 1000 / max(1, b.sent - a.sent) for a, b in pairs],
         share=[(b.through - a.through) / (due_a_ns * (b.at_ns - a.at_ns)) for a, b in pairs],
+        through_s=[(b.through - a.through) * 1e9 / (b.at_ns - a.at_ns) for a, b in pairs],
         busy=[(b.side_ns - a.side_ns) / (b.at_ns - a.at_ns) for a, b in pairs],
+        busy_beside={
+            "Redis": [(b.redis_ns - a.redis_ns) / (b.at_ns - a.at_ns) for a, b in pairs],
+            "upstream": [(b.upstream_ns - a.upstream_ns) / (b.at_ns - a.at_ns) for a, b in pairs],
+            "consumer": [(b.consumer_ns - a.consumer_ns) / (b.at_ns - a.at_ns) for a, b in pairs],
+        },
         open=streaming,
         opened_ms=opened_ns / 1e6 / max(1, streaming),
         all_open_s=all_open_s,
@@ -211,7 +236,7 @@ async def _moment(running: Running, upstream: FastUpstream, redis_pid: int) -> _
         at_ns=time.monotonic_ns(),
         through=through,
         sent=sent,
-        side_ns=cpu_ns(running.pid),
+        side_ns=running.cpu_ns(),
         redis_ns=cpu_ns(redis_pid),
         upstream_ns=cpu_ns(upstream.pid),
         consumer_ns=cpu_ns(running.consumer.pid) if running.consumer else 0,

@@ -5,6 +5,7 @@ import signal
 
 from benchmarks.processes import configured, say, say_started
 from tailrace import Settings
+from tailrace.cli.loops import collect_rarely
 from tailrace.queue import Claimed
 from tailrace.worker.app import Worker
 
@@ -16,6 +17,7 @@ class _StampingWorker(Worker):
 
 
 async def _main() -> None:
+    collect_rarely()  # as the command does
     configuration, leash = await configured()
     over = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)

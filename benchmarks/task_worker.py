@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 
 from benchmarks.processes import configured, say
 from tailrace import App, Context, Settings
+from tailrace.cli.loops import collect_rarely
 from tailrace.queue import Claimed
 from tailrace.worker.app import Worker
 
@@ -33,6 +34,7 @@ class _SayingWorker(Worker):
 
 
 async def _main() -> None:
+    collect_rarely()  # as the command does
     configuration, leash = await configured()
     over = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)

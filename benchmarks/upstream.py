@@ -8,13 +8,12 @@ was sent (`token`, `sent_us`). Nothing waits for a slow reader: what is due is w
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
-from benchmarks.loops import FASTEST, Orders, run_child
+from benchmarks.loops import FASTEST, Orders, run_child, write_at_once
 from benchmarks.processes import Child, child, say
 
 _WRAP_US: Final = 10**10
@@ -146,16 +145,10 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-
         self._fd: int = transport.get_extra_info("socket").fileno()
 
     def send(self, event: bytes) -> None:
-        """As the transport's write, at the cost of the system call."""
-        if not self.transport.get_write_buffer_size() and not self.transport.is_closing():
-            with suppress(OSError):  # no room, or the peer is gone: the transport knows what to do
-                event = event[os.write(self._fd, event) :]
-        if event:
-            self.transport.write(event)
+        write_at_once(self.transport, self._fd, event)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
         self._unhang()

@@ -6,25 +6,22 @@ made; 310 s by default, too long to wait for here, so it is measured with a shor
 """
 
 import asyncio
-import json
 import os
 import random
 import signal
-import sys
-import tempfile
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack, aclosing
 from functools import partial
-from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from arq.connections import RedisSettings, create_pool
 
 from benchmarks import arq_worker
+from benchmarks.commands import command
 from benchmarks.figures import Bar, Figure, Measured, figure
 from benchmarks.harness import Bench
-from benchmarks.processes import Child, started
+from benchmarks.processes import Child
 from benchmarks.rows.row import Row
 from tailrace import AsyncJob, AsyncTailrace
 from tailrace.schemas import AttemptRecord, ChunkRecord
@@ -104,7 +101,7 @@ async def _supervised(bench: Bench, lease_s: float, kills: int) -> list[float]:
     silences: list[float] = []
     namespace = "kill-supervised"
     async with (
-        _supervisor(bench, namespace, lease_s),
+        command(bench.settings_table(namespace, lease_s=lease_s), "worker", "--processes", "2"),
         AsyncTailrace(settings=bench.settings(namespace, lease_s=lease_s)) as tailrace,
     ):
         for _ in range(kills):
@@ -114,44 +111,6 @@ async def _supervised(bench: Bench, lease_s: float, kills: int) -> list[float]:
             silences.append(await _silence(job, partial(os.kill, pid, signal.SIGKILL)))
             await _over(job)
     return silences
-
-
-@asynccontextmanager
-async def _supervisor(bench: Bench, namespace: str, lease_s: float) -> AsyncGenerator[Child]:
-    with tempfile.TemporaryDirectory() as folder:
-        config, log = Path(folder) / "tailrace.toml", Path(folder) / "log"
-        config.write_text(_toml(bench.settings_table(namespace, lease_s=lease_s)))
-        command = [
-            sys.executable,
-            "-m",
-            "tailrace.cli",
-            "worker",
-            "--processes",
-            "2",
-            "--json",
-            "--config",
-            str(config),
-        ]
-        # Its log tells of every child that died: that is what is done here.
-        with log.open("wb") as errors:
-            async with started(command, errors=errors) as supervisor:
-                try:
-                    await supervisor.line()  # the one that says that it is ready
-                except RuntimeError as error:
-                    raise RuntimeError(log.read_text()[-2000:]) from error
-                yield supervisor
-
-
-def _toml(settings: Mapping[str, Any], *path: str) -> str:
-    """Our settings as TOML: strings, numbers and tables."""
-    lines = [f"[{'.'.join(path)}]"] if path else []
-    tables: list[str] = []
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            tables.append(_toml(cast("dict[str, Any]", value), *path, name))
-        else:
-            lines.append(f"{name} = {json.dumps(value)}")
-    return "\n".join([*lines, *tables])
 
 
 async def _answering(job: AsyncJob) -> str:

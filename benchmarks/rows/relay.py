@@ -9,7 +9,7 @@ follows here, the row `delivery` has them.
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.deliveries import through_naive, through_tailrace
 from benchmarks.direct import direct
@@ -66,7 +66,12 @@ _SUBJECTS: Final[Mapping[str, _Subject]] = {
 def sides() -> dict[str, Side]:
     """All that can be measured this way, by name."""
     named = {key: subject.side for key, subject in _SUBJECTS.items()}
-    return {**named, "delivery": through_tailrace, "delivery-naive": through_naive}
+    return {
+        **named,
+        "delivery": through_tailrace(),
+        "delivery-push": through_tailrace("push"),
+        "delivery-naive": through_naive,
+    }
 
 
 async def measure(bench: Bench) -> Measured:
@@ -95,26 +100,20 @@ async def _steady(here: Ground, key: str, streams: int, timing: Timing) -> Stead
 def _figures(found: Mapping[str, Mapping[int, Steady]], streams: int) -> tuple[Figure, ...]:
     at = {key: by_streams[streams] for key, by_streams in found.items() if by_streams}
     naive_us = _figure("naive", "worker CPU per token", at["naive"].side_us)
-    ours = figure(
-        "tailrace",
-        f"worker CPU per token{_SUBJECTS[_TAILRACE].told}",
-        [at[_TAILRACE].side_us],
-        unit="us",
-        bar=Bar(35),
-        stretch=Bar(18),
-        against=naive_us,
-    )
-    pushed = figure(
-        "tailrace",
-        f"worker CPU per token{_SUBJECTS[_PUSH].told}",
-        [at[_PUSH].side_us],
-        unit="us",
-        bar=Bar(35),
-        stretch=Bar(18),
-        against=naive_us,
-    )
-    others = [_figure(key, "CPU per token", at[key].side_us) for key in at if key not in (_TAILRACE, _PUSH, "naive")]
-    redis = [_figure(key, "Redis CPU per token", at[key].redis_us) for key in (_TAILRACE, "naive", "floor")]
+    floor_us = _figure("floor", "CPU per token", at["floor"].side_us)
+    bars: dict[str, Any] = {"bar": Bar(35), "stretch": Bar(18), "against": naive_us}
+    ours = [_figure(key, "worker CPU per token", at[key].side_us, floor=floor_us, **bars) for key in (_TAILRACE, _PUSH)]
+    # The typed and the raw parse append nothing: another floor would be theirs.
+    others = [
+        _figure(key, "CPU per token", at[key].side_us, floor=floor_us if _SUBJECTS[key].subject == "tailrace" else None)
+        for key in at
+        if key not in (_TAILRACE, _PUSH, "naive")
+    ]
+    floor_redis = _figure("floor", "Redis CPU per token", at["floor"].redis_us)
+    redis = [
+        *(_figure(key, "Redis CPU per token", at[key].redis_us, floor=floor_redis) for key in (_TAILRACE, "naive")),
+        floor_redis,
+    ]
     opening = [_figure(key, "CPU per stream opened", [at[key].opened_ms], unit="ms") for key in _OPENING]
     wall = [_figure(key, "all streams open after", [at[key].all_open_s], unit="s") for key in _OPENING]
     memory = [
@@ -122,15 +121,15 @@ def _figures(found: Mapping[str, Mapping[int, Steady]], streams: int) -> tuple[F
         for key in _OPENING
         if streams >= _LEAST_FOR_MEMORY
     ]
-    return (ours, pushed, naive_us, *others, *redis, *opening, *wall, *memory)
+    return (*ours, naive_us, *others, *redis, *opening, *wall, *memory)
 
 
 _OPENING: Final = (_TAILRACE, "naive", "typed")
 
 
-def _figure(key: str, what: str, values: Sequence[float], *, unit: str = "us") -> Figure:
+def _figure(key: str, what: str, values: Sequence[float], *, unit: str = "us", **set_against: Any) -> Figure:
     subject = _SUBJECTS[key]
-    return figure(subject.subject, f"{what}{subject.told}", [[value] for value in values], unit=unit)
+    return figure(subject.subject, f"{what}{subject.told}", [[value] for value in values], unit=unit, **set_against)
 
 
 def _curves(found: Mapping[str, Mapping[int, Steady]]) -> tuple[Curve, ...]:

@@ -52,6 +52,22 @@ def test_every_figure_is_a_number_above_nought(smoke: tuple[dict[str, Any], str,
             assert math.isfinite(value) if figure["what"].startswith("added") else value > 0, figure
 
 
+def test_the_rows_with_a_floor_set_what_is_measured_in_relation_to_it(smoke: tuple[dict[str, Any], str, str]) -> None:
+    report, _, _ = smoke
+    with_floor = {key for key, row in report["rows"].items() if any(figure["of_floor"] for figure in row["figures"])}
+    assert with_floor == {
+        key for key, row in report["rows"].items() if any(figure["subject"] == "floor" for figure in row["figures"])
+    }
+    assert with_floor == {"relay", "fan-out", "gateway"}
+
+
+def test_the_tables_are_whole_in_140_columns(smoke: tuple[dict[str, Any], str, str]) -> None:
+    report, _, shown = smoke
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= 140
+    for subject in {figure["subject"] for figure in figures(report)}:
+        assert any(line.startswith(f"  {subject} ") for line in shown.splitlines()), subject
+
+
 def test_the_page_keeps_its_text_and_gets_the_tables_once(
     smoke: tuple[dict[str, Any], str, str], tmp_path: Path
 ) -> None:

@@ -41,7 +41,8 @@ def test_a_stored_file_is_shown_as_a_trend_with_the_present_run_behind_it(tmp_pa
     assert "aaaaaaa" in stored
     assert "████████" in stored
     now = lines[lines.index(stored) + 1]
-    assert "-9" in now  # a token never takes two thousand turns of the loop
+    # A token never takes two thousand turns of the loop.
+    assert any(told in now for told in ("-9", "-100%"))
     assert "█" not in now
     assert [title for title in ("write:", "read:", "late:") if title in done.stdout] == ["write:", "read:", "late:"]
     assert len(load(store)) == 1
