@@ -23,27 +23,9 @@ from tailrace.joblog import connected, translated
 from tailrace.joblog.wire import pack
 from tailrace.upstreams.rehearsal import Rehearsal
 from tailrace.worker.app import Worker
+from tls_certificates import certificates
 
 PATIENCE_S = 10.0
-
-AUTHORITY_CNF = """\
-[req]
-distinguished_name = name
-x509_extensions = authority
-[name]
-[authority]
-basicConstraints = critical, CA:true
-keyUsage = critical, keyCertSign, cRLSign
-subjectKeyIdentifier = hash
-"""
-SERVER_EXTENSIONS = """\
-basicConstraints = critical, CA:false
-keyUsage = critical, digitalSignature
-extendedKeyUsage = serverAuth
-subjectKeyIdentifier = hash
-authorityKeyIdentifier = keyid
-subjectAltName = DNS:localhost
-"""
 
 
 @dataclass(frozen=True)
@@ -62,47 +44,27 @@ class Tls:
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tls]:
     binary = next(filter(None, map(shutil.which, ("redis-server", "valkey-server"))), None)
-    if binary is None or shutil.which("openssl") is None:
-        pytest.skip("needs redis-server or valkey-server, and openssl, on PATH")
+    if binary is None:
+        pytest.skip("needs redis-server or valkey-server on PATH")
     folder = tmp_path_factory.mktemp("tls")
-    authority, another = certificates(folder)
+    made = certificates(folder)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
     options = {
         "port": "0", "tls-port": str(port), "bind": "127.0.0.1", "dir": str(folder), "requirepass": "tls-password",
         "tls-cert-file": str(folder / "server.pem"), "tls-key-file": str(folder / "server.key"),
-        "tls-ca-cert-file": str(authority), "tls-auth-clients": "no", "save": "", "logfile": str(folder / "log"),
+        "tls-ca-cert-file": str(made.authority), "tls-auth-clients": "no", "save": "", "logfile": str(folder / "log"),
     }  # fmt: skip
     command = [binary, *(word for name, value in options.items() for word in (f"--{name}", value))]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
         try:
-            tls = Tls(port, authority, another)
+            tls = Tls(port, made.authority, made.another)
             if not answers(tls, server):
                 pytest.skip(f"{binary} does not start with TLS: {(folder / 'log').read_text()[-500:]}")
             yield tls
         finally:
             server.kill()
-
-
-def certificates(folder: Path) -> tuple[Path, Path]:
-    """Two authorities in files, and a certificate for localhost by the first, in `server.pem` and `server.key`."""
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    # Since Python 3.13 the default context is strict (RFC 5280): key usages and key identifiers have to be there.
-    (folder / "authority.cnf").write_text(AUTHORITY_CNF)
-    for name in ("authority", "another"):
-        key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-keyout", f"{name}.key")
-        made = ("-config", "authority.cnf", "-out", f"{name}.pem", "-days", "2", "-subj", f"/CN={name}")
-        openssl("req", "-x509", *key, *made)
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-keyout", "server.key")
-    openssl("req", *key, "-out", "server.csr", "-subj", "/CN=tailrace test")
-    (folder / "server.ext").write_text(SERVER_EXTENSIONS)
-    signer = ("-CA", "authority.pem", "-CAkey", "authority.key", "-CAcreateserial")
-    openssl("x509", "-req", "-in", "server.csr", *signer, "-out", "server.pem", "-days", "2", "-extfile", "server.ext")
-    return folder / "authority.pem", folder / "another.pem"
 
 
 def answers(tls: Tls, server: "subprocess.Popen[bytes]") -> bool:

@@ -9,9 +9,9 @@ from importlib.util import find_spec
 import httpx2
 import pytest
 from push_peers import PATIENCE_S, client_over
-from push_tls import Certificates, certificates
 
 from tailrace.worker.push import PushTransport
+from tls_certificates import Certificates, certificates
 
 
 @pytest.hookimpl(optionalhook=True)  # older versions of pytest-asyncio have one loop only

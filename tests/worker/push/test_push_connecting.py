@@ -26,10 +26,10 @@ from push_peers import (
     serving,
     until,
 )
-from push_tls import Certificates
 
 from tailrace.worker.push import PushTransport
 from tailrace.worker.push.names import Names
+from tls_certificates import Certificates
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 

@@ -23,9 +23,9 @@ from push_peers import (
     until,
 )
 from push_proxies import Proxy
-from push_tls import Certificates
 
 from tailrace.worker.push import ProxyRefused, PushTransport
+from tls_certificates import Certificates
 
 HELLO = (CHUNKED + chunk(b"hel"), chunk(b"lo"), b"0\r\n\r\n")
 
