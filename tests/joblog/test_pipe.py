@@ -9,8 +9,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
-from scripted_server import scripted, words
 
+from scripted_server import scripted, words
 from tailrace.joblog import Broker, connected, pipe
 from tailrace.joblog.pipe import Pipe
 from tailrace.joblog.wire import Wire, pack

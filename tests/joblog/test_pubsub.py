@@ -7,8 +7,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError
-from scripted_server import scripted, words
 
+from scripted_server import scripted, words
 from tailrace.joblog import Broker, connected
 
 PATIENCE_S = 5.0

@@ -60,6 +60,9 @@ class SimulatedUpstreams:
 
     async def __aexit__(self, *_: object) -> None: ...
 
+    def retries(self, name: str) -> int:  # noqa: ARG002 - the worker's own word
+        return 2
+
     @asynccontextmanager
     async def open(
         self,

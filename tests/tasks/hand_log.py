@@ -63,6 +63,9 @@ class HandUpstreams:
         """Whether it says something else each time, from the second word on."""
         self.open_calls = self.most_open = 0
 
+    def retries(self, name: str) -> int:  # noqa: ARG002 - the worker's own word
+        return 2
+
     @asynccontextmanager
     async def open(
         self,

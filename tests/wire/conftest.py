@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from wire_clients import CLIENTS, WireClient, client_of, installed_node_packages, plain_environment
+from wire_clients import CLIENTS, NODE, WireClient, client_of, plain_environment
 
+from node_packages import installed_node_packages
 from stack import Stack, running_stack
 from tailrace.joblog.embedded import EmbeddedServer
 
@@ -26,7 +27,7 @@ def stack(wire_server: EmbeddedServer) -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def node_packages() -> Path:
-    return installed_node_packages()
+    return installed_node_packages(NODE) / "node_modules"
 
 
 @pytest.fixture(params=CLIENTS)

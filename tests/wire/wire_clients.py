@@ -1,7 +1,6 @@
 """The examples of docs/wire.md as processes: the Node client and the redis-cli scripts, one face for both."""
 
 import asyncio
-import hashlib
 import os
 import shutil
 import subprocess
@@ -12,8 +11,6 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from filelock import FileLock
-from platformdirs import user_cache_path
 
 ROOT: Final = Path(__file__).parents[2]
 NODE: Final = ROOT / "examples" / "node"
@@ -119,28 +116,6 @@ def redis_cli(environment: dict[str, str]) -> WireClient:
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
     return WireClient(lambda name: [str(REDIS_CLI / f"{name}.sh")], environment)
-
-
-def installed_node_packages() -> Path:
-    """`node_modules` with what package-lock.json names: installed once, and kept in the user's cache. Skips without."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("node and npm are not installed")
-    lock = (NODE / "package-lock.json").read_bytes()
-    home = user_cache_path("tailrace") / "tests" / f"node-{hashlib.sha256(lock).hexdigest()[:16]}"
-    home.mkdir(parents=True, exist_ok=True)
-    with FileLock(home / "lock"):
-        if not (home / "installed").exists():
-            for name in ("package.json", "package-lock.json"):
-                shutil.copy(NODE / name, home / name)
-            command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-            try:
-                done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=40, check=False)
-            except subprocess.TimeoutExpired:
-                pytest.skip("npm could not install the redis package within 40 s")
-            if done.returncode:
-                pytest.skip(f"npm could not install the redis package: {done.stderr[-300:]}")
-            (home / "installed").touch()
-    return home / "node_modules"
 
 
 def client_of(kind: str, request: pytest.FixtureRequest, environment: dict[str, str]) -> WireClient:

@@ -12,6 +12,9 @@ from tailrace.cli.exits import MissingExtra
 from tailrace.cli.output import Output, is_terminal
 from tailrace.schemas import InvalidRequest, Settings, UpstreamSettings
 
+#: The names that lists of models and of jobs show.
+REHEARSAL_NAME: Final = "rehearsal"
+LOCAL_MODEL_NAME: Final = "smollm2-135m-instruct"
 _NOTED_STEPS: Final = 10
 
 
@@ -26,18 +29,18 @@ def stand_in(settings: Settings, output: Output, *, rehearsal: bool, local_model
         raise InvalidRequest("--rehearsal and --local-model exclude one another")
     with ExitStack() as stack:
         if rehearsal:
-            url = stack.enter_context(rehearsal_upstream())
+            url, model = stack.enter_context(rehearsal_upstream()), REHEARSAL_NAME
         elif local_model:
-            url = stack.enter_context(local_model_upstream(output))
+            url, model = stack.enter_context(local_model_upstream(output)), LOCAL_MODEL_NAME
         else:
             yield settings
             return
-        yield settings.model_copy(update={"upstreams": answered_by(url, {"default", *settings.upstreams})})
+        yield settings.model_copy(update={"upstreams": answered_by(url, model, {"default", *settings.upstreams})})
 
 
-def answered_by(base_url: str, names: set[str]) -> dict[str, UpstreamSettings]:
-    """Upstreams of these names which are all one service without a key."""
-    return {name: UpstreamSettings(base_url=base_url, api_key_env="", default_model="stand-in") for name in names}
+def answered_by(base_url: str, model: str, names: set[str]) -> dict[str, UpstreamSettings]:
+    """Upstreams of these names which are all one service without a key, and answer to any model's name."""
+    return {name: UpstreamSettings(base_url=base_url, api_key_env="", default_model=model) for name in names}
 
 
 @contextmanager

@@ -90,6 +90,20 @@ def api_error(problem: TailraceError) -> ApiError:
     return ApiError(status, str(problem), code=code, headers=headers)
 
 
+def not_valid(error: RequestValidationError, status: int) -> ApiError:
+    """What to answer to a request that is not what its route takes."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:])
+    if first["type"] == "json_invalid":
+        message, where = "the body is no JSON", ""
+    elif first["loc"] == ("body",):
+        # What a body without the header comes to as well: it is taken for text.
+        message = "the body has to be a JSON object, and the header Content-Type to say application/json"
+    else:
+        message = f"{where}: {first['msg']}" if where else str(first["msg"])
+    return ApiError(status, message, code="invalid_request", param=where or None)
+
+
 def install_errors(app: FastAPI) -> None:
     """Make every error of every route one of this shape."""
     handlers: dict[type[Exception], Any] = {
@@ -161,12 +175,7 @@ async def _went_wrong(_: Request, error: TailraceError) -> JSONResponse:
 
 
 async def _not_valid(_: Request, error: RequestValidationError) -> JSONResponse:
-    first = error.errors()[0]
-    if first["type"] == "json_invalid":
-        return ApiError(422, "the body is no JSON", code="invalid_request").response()
-    where = ".".join(str(part) for part in first["loc"][1:])
-    message = f"{where}: {first['msg']}" if where else str(first["msg"])
-    return ApiError(422, message, code="invalid_request", param=where or None).response()
+    return not_valid(error, 422).response()
 
 
 async def _of_http(_: Request, error: HTTPException) -> JSONResponse:

@@ -291,14 +291,16 @@ class Settings(BaseSettings):
                 table = tomllib.load(file)
             return cls(**_merged(table, base.model_dump(exclude_unset=True)))
         except OSError as error:
-            raise InvalidRequest(f"TAILRACE_CONFIG names a file that cannot be read: {error}") from error
+            raise InvalidRequest(f"the file of settings (--config, TAILRACE_CONFIG) cannot be read: {error}") from error
         except SettingsError as error:
             raise InvalidRequest(f"a TAILRACE_ variable for a section must be JSON: {error}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InvalidRequest(f"TAILRACE_CONFIG names a file that is no TOML: {error}") from error
+            raise InvalidRequest(f"the file of settings (--config, TAILRACE_CONFIG) is no TOML: {error}") from error
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                raise InvalidRequest(f"there is no setting {where!r}") from None
             raise InvalidRequest(f"setting {where!r}: {first['msg'].removeprefix('Value error, ')}") from None
 
 

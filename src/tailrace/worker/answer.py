@@ -31,12 +31,12 @@ class Answer:
         base: Line,
         run: int = ROOT,
         on_restart: OnRestart = "splice",
-        retries_left: int = 2,
+        retries_left: int | None = None,
     ) -> None:
-        """`base`: the run's start, to rewind to."""
+        """`base`: the run's start, to rewind to. `retries_left`: what tries before this answer left of the upstream's setting."""
         self._request, self._recorder, self._upstreams = request, recorder, upstreams
         self._base, self._run, self._on_restart = base, run, on_restart
-        self.retries_left = retries_left
+        self.retries_left = upstreams.retries(request.upstream) if retries_left is None else retries_left
         self.first_s: float | None = None
         """From the beginning of the last try to its first text."""
         self.continued = False

@@ -48,7 +48,7 @@ class PromptAttempts:
     def __init__(self, job: Job, upstreams: Upstreams) -> None:
         self.first_s: float | None = None
         self._job, self._upstreams = job, upstreams
-        self._retries_left = 2
+        self._retries_left: int | None = None
 
     async def attempt(self, recorder: Recorder, number: int) -> Outcome:  # noqa: ARG002 - the protocol's
         request, memory = self._job.request, self._job.memory

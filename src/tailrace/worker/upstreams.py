@@ -222,6 +222,11 @@ class Upstreams:
         async with AsyncExitStack() as stack:
             yield await self._first_taker(stack, request, continue_from, max_retries)
 
+    def retries(self, name: str) -> int:
+        """How often the request of one answer may be sent again; what `open` takes as `max_retries`."""
+        settings = self._settings.upstream(name)
+        return 0 if settings is None else settings.max_retries
+
     async def check(self, name: str) -> Check:
         """Whether an upstream is there and takes its key; costs no tokens. Never raises for what the upstream does."""
         try:

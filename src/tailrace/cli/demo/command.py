@@ -26,7 +26,14 @@ from tailrace.cli.demo.programme import (
 from tailrace.cli.exits import ExitCode, MissingExtra, exit_code
 from tailrace.cli.options import Json
 from tailrace.cli.output import Output, reporting
-from tailrace.cli.standins import answered_by, local_model_upstream, missing_worker_extra, rehearsal_upstream
+from tailrace.cli.standins import (
+    LOCAL_MODEL_NAME,
+    REHEARSAL_NAME,
+    answered_by,
+    local_model_upstream,
+    missing_worker_extra,
+    rehearsal_upstream,
+)
 from tailrace.schemas import InvalidRequest, Settings, UpstreamSettings
 
 #: Nobody waits longer for a demo.
@@ -175,13 +182,15 @@ def upstream_of(output: Output, *, rehearsal: bool, local_model: bool, chaos: bo
             what = (
                 "a language model on this machine (SmolLM2-135M-Instruct in llama.cpp), under whatever name it is asked"
             )
-            chosen = Chosen(answered_by(url, {"default"}), what, chaos_params=dict(CHAOS_LOCAL_PARAMS))
+            chosen = Chosen(
+                answered_by(url, LOCAL_MODEL_NAME, {"default"}), what, chaos_params=dict(CHAOS_LOCAL_PARAMS)
+            )
         yield chosen
 
 
 def _rehearsal(stack: ExitStack, script: str, what: str) -> Chosen:
     url = stack.enter_context(rehearsal_upstream(script))
-    return Chosen(answered_by(url, {"default"}), what, rehearsed=True)
+    return Chosen(answered_by(url, REHEARSAL_NAME, {"default"}), what, rehearsed=True)
 
 
 def _one_line(said: object) -> str:

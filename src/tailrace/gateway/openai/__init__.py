@@ -8,9 +8,15 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from tailrace.gateway.openai import completions, models, responses, websocket
+from tailrace.gateway.openai import compacting, completions, models, responses, websocket
 
 #: In the order in which they are tried.
-ROUTERS: Final[tuple[APIRouter, ...]] = (completions.router, responses.router, websocket.router, models.router)
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    completions.router,
+    compacting.router,
+    responses.router,
+    websocket.router,
+    models.router,
+)
 
 __all__ = ["ROUTERS"]

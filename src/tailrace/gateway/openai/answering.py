@@ -1,14 +1,14 @@
 """From a job to the answer of a call: whole, at its end, or as a stream."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, TypeVar, cast
 
 from starlette.requests import Request
 
 from tailrace.client.reading import ill_end
-from tailrace.gateway.errors import ApiError, StreamBroken
+from tailrace.gateway.errors import RETRY_AFTER_S, ApiError, StreamBroken
 from tailrace.gateway.gateway import Gateway
 from tailrace.gateway.openai.encoders import ERROR_EVENT, Refused
 from tailrace.gateway.openai.refusals import refusal_of
@@ -26,13 +26,14 @@ from tailrace.schemas import (
 
 T = TypeVar("T")
 
+JOB_HEADER: Final = "X-Tailrace-Job-Id"
 #: Records that are part of an answer, or its end: from here on a stream has something to say.
 _SAYING: Final = frozenset({CHUNK, "delta", "end"})
 
 
 def job_headers(job_id: str) -> dict[str, str]:
     """What tells the client which job its answer is."""
-    return {"X-Tailrace-Job-Id": job_id, "X-Request-Id": job_id}
+    return {JOB_HEADER: job_id, "X-Request-Id": job_id}
 
 
 async def read_to_end(gateway: Gateway, job_id: str) -> list[Entry]:
@@ -45,13 +46,19 @@ async def read_to_end(gateway: Gateway, job_id: str) -> list[Entry]:
 
 
 async def while_connected(
-    request: Request, answer: Coroutine[Any, Any, T], on_leave: Callable[[], Awaitable[object]] | None
+    request: Request,
+    gateway: Gateway,
+    answer: Coroutine[Any, Any, T],
+    headers: Mapping[str, str],
+    on_leave: Callable[[], Awaitable[object]] | None,
 ) -> T:
-    """The answer, unless the client leaves before: then nobody waits for it."""
+    """The answer, unless the client leaves before: then nobody waits for it. `headers` name the job: when the gateway closes
+    before its end, they say what to come back for. Raises: ApiError, and what the answer raises."""
     answering = asyncio.create_task(answer, name="tailrace-answer")
     leaving = asyncio.create_task(_left(request), name="tailrace-leaving")
     try:
-        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        with unless_closing(gateway, headers):
+            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if answering.done():
             return answering.result()
         if on_leave is not None:
@@ -59,6 +66,21 @@ async def while_connected(
         raise ApiError(499, "the client went away", code="client_left")
     finally:
         await end_tasks({cast("asyncio.Task[None]", answering), leaving})
+
+
+@contextmanager
+def unless_closing(gateway: Gateway, headers: Mapping[str, str]) -> Generator[None]:
+    """Wait for a job in here. A server that closes lets requests go on for a moment and then cancels them: `headers` tell
+    those clients which job to come back for. Raises: ApiError (503)."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or not gateway.streams.closing:
+            raise
+        task.uncancel()  # what it has to say now is its end
+        message = f"the gateway is closing: job {headers[JOB_HEADER]!r} goes on, and can be followed by its id"
+        raise ApiError(503, message, code="closing", headers={**headers, "Retry-After": str(RETRY_AFTER_S)}) from None
 
 
 async def _left(request: Request) -> None:
@@ -89,15 +111,19 @@ class _Begun:
 
 
 @asynccontextmanager
-async def answered_chunks(reader: AbstractAsyncContextManager[Reader], patience_s: float) -> AsyncGenerator[Source]:
+async def answered_chunks(
+    gateway: Gateway, job_id: str, reader: AbstractAsyncContextManager[Reader]
+) -> AsyncGenerator[Source]:
     """A stream of chunks that has begun: a job that ends badly before it has said anything is an error answer.
 
-    After `patience_s` without a word the stream begins all the same, so that heartbeats keep the connection alive.
+    When it has said nothing for a while the stream begins all the same, so that heartbeats keep the connection alive.
     Raises: ApiError.
     """
     try:
         async with reader as opened:
-            yield _Begun(await _first_chunks(opened, patience_s), opened)
+            with unless_closing(gateway, job_headers(job_id)):
+                first = await _first_chunks(opened, gateway.settings.heartbeat_s)
+            yield _Begun(first, opened)
     except Refused as refused:
         raise refused.refusal from refused
 
@@ -123,7 +149,8 @@ async def answered_events(
 ) -> AsyncGenerator[Source]:
     """As `answered_chunks`, of a response's events, which begin before anything is said."""
     async with reader as opened:
-        end = await _first_word(gateway, job_id)
+        with unless_closing(gateway, job_headers(job_id)):
+            end = await _first_word(gateway, job_id)
         ill = ill_end(job_id, end)
         if ill is not None and end is not None and end.status is not Status.CANCELLED:
             raise refusal_of(ill)

@@ -67,11 +67,11 @@ async def _answered(
     on_leave = canceller(gateway, job_ids, wanted=options.cancel_on_close)
     if not stream:
         results = _results(gateway, job_ids)
-        answer = await while_connected(request, results, on_leave)
+        answer = await while_connected(request, gateway, results, headers, on_leave)
         return JSONResponse(chat_completion(answer[0]) if api == "chat" else completion(answer), headers=headers)
     job = (await found_job(gateway, job_ids[0], principal)).overview.job
     reader = reader_of(gateway, job_ids[0], job, CHUNKS[api](include_usage=include_usage), after=options.after)
-    source = answered_chunks(reader, gateway.settings.heartbeat_s)
+    source = answered_chunks(gateway, job_ids[0], reader)
     return EventStream(source, gateway.streams, retry=False, headers=headers, on_leave=on_leave)
 
 
@@ -86,6 +86,9 @@ async def _job_ids(
             message = f"job {options.resume!r} is a {there} job: it cannot be resumed here"
             raise ApiError(400, message, code="invalid_request", param="x-tailrace-resume")
         return [options.resume]
+    asked = "messages" if api == "chat" else "prompt"
+    if not fields[asked]:
+        raise ApiError(400, f"{asked} is empty", code="invalid_request", param=asked)
     requests = _requests(api, fields, options, gateway, stream=stream)
     job_id = options.job_id or new_job_id()
     job_ids = [job_id] if len(requests) == 1 else [f"{job_id}-{number}" for number in range(len(requests))]

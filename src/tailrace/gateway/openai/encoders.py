@@ -16,7 +16,8 @@ _DONE: Final = Encoded(END, b"data: [DONE]\n\n")
 
 
 class Refused(StreamCut):
-    """The job ended badly. Whoever has been told nothing yet can be answered with the refusal instead."""
+    """The job ended badly, or what was shown of it is void. Whoever has been told nothing yet can be answered with the refusal
+    instead."""
 
     def __init__(self, refusal: ApiError, position: Position) -> None:
         super().__init__(refusal.detail, [_error(refusal.body, position)])
@@ -41,7 +42,9 @@ class ChunksEncoder:
         events: list[Encoded] = []
         for item in self._view.feed(entries, show=show):
             if isinstance(item, Rewound):
-                raise StreamCut("the stream was rewound", [*events, _error(_rewound(self._view.job_id), item.position)])
+                rewound = Refused(_rewound(self._view.job_id), item.position)
+                rewound.events = [*events, *rewound.events]
+                raise rewound
             # The packages of OpenAI drop the ids of events: from them, the position can be learned here only.
             payload = json_payload({**item.body, "position": item.position})
             events.append(Encoded(item.position, sse_event(payload)))
@@ -72,7 +75,8 @@ def completions_kind(*, include_usage: bool) -> Kind:
 
 
 class ResponseEncoder:
-    """The events of a response. How it ended is an event too, so the stream of any job that ended ends well."""
+    """The events of a response, then `[DONE]`, which Open Responses wants and OpenAI's packages know. How it ended is an
+    event too, so the stream of any job that ended ends well."""
 
     def __init__(self, view: ResponsesView, *, lines: bool) -> None:
         """`lines`: of JSON, instead of server-sent events."""
@@ -89,12 +93,12 @@ class ResponseEncoder:
         events: list[Encoded] = []
         for item in self._view.feed(entries, show=show):
             if isinstance(item, Rewound):
-                error = [] if self._lines else [_error(_rewound(self._view.job_id), item.position)]
+                error = [] if self._lines else [_error(_rewound(self._view.job_id).body, item.position)]
                 raise StreamCut("the server lost what was shown", [*events, *error])
             payload = json_payload(item.body)
             event = b"%b\n" % payload if self._lines else sse_event(payload, event=str(item.body["type"]))
             events.append(Encoded(item.position, event))
-        return events
+        return [*events, _DONE] if show and self._view.end is not None and not self._lines else events
 
 
 def response_kind(fields: JsonObject, *, lines: bool = False) -> Kind:
@@ -112,9 +116,9 @@ def _error(body: JsonObject, position: Position) -> Encoded:
     return Encoded(position, sse_event(json_payload(body)))
 
 
-def _rewound(job_id: str) -> JsonObject:
+def _rewound(job_id: str) -> ApiError:
     message = (
         f"the stream of job {job_id!r} was rewound: a restarted attempt went another way, and what came before is void; "
         "resume the job from its beginning"
     )
-    return {"error": {"message": message, "type": "tailrace_error", "param": None, "code": "stream_rewound"}}
+    return ApiError(410, message, type="tailrace_error", code="stream_rewound")

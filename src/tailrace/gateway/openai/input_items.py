@@ -10,6 +10,7 @@ from tailrace.gateway.openai.kept import Kept
 from tailrace.schemas import JsonObject
 
 _PREFIXES: Final[Mapping[object, str]] = {
+    "compaction": "cmp",
     "message": "msg",
     "function_call": "fc",
     "function_call_output": "fco",
@@ -21,10 +22,7 @@ _PREFIXES: Final[Mapping[object, str]] = {
 
 def listed(kept: Kept, *, after: str | None, limit: int, newest_first: bool) -> tuple[list[JsonObject], bool]:
     """A page behind the item `after`, and whether there are more. Raises: ApiError if there is no such item."""
-    items = [
-        _item(item, f"{_PREFIXES.get(item.get('type'), 'item')}_{kept.job_id}_in{number}")
-        for number, item in enumerate([*kept.asked.before, *kept.asked.items])
-    ]
+    items = input_items(kept)
     if newest_first:
         items.reverse()
     begin = 0
@@ -33,6 +31,14 @@ def listed(kept: Kept, *, after: str | None, limit: int, newest_first: bool) -> 
         if begin < 0:
             raise ApiError(400, f"no input item {after!r} in {kept.job_id!r}", code="invalid_request", param="after")
     return items[begin : begin + limit], begin + limit < len(items)
+
+
+def input_items(kept: Kept) -> list[JsonObject]:
+    """All of them, the oldest first, as the API shows them."""
+    return [
+        _item(item, f"{_PREFIXES.get(item.get('type'), 'item')}_{kept.job_id}_in{number}")
+        for number, item in enumerate([*kept.asked.before, *kept.asked.items])
+    ]
 
 
 def _item(item: JsonObject, item_id: str) -> JsonObject:

@@ -31,8 +31,27 @@ def items_of(given: JsonValue) -> list[JsonObject]:
     for number, item in enumerate(given):
         if not isinstance(item, dict):
             raise _refused(f"input[{number}] must be an object", f"input[{number}]")
-        items.append(item if "type" in item else {"type": "message", **item})
+        items.append(item if item.get("type") is not None else {**item, "type": _untyped(item)})
     return items
+
+
+def _untyped(item: JsonObject) -> str:
+    """The type of an item that says none: one that names another has nothing but its id."""
+    return "item_reference" if "id" in item and "role" not in item else "message"
+
+
+def check_calls(items: Sequence[JsonObject]) -> None:
+    """Raises: ApiError for the output of a tool that nobody called before. Not if a part of the conversation is known to the
+    upstream only."""
+    called: set[object] = set()
+    for item in items:
+        kind = item.get("type")
+        if kind in ("item_reference", "compaction"):
+            return
+        if kind in _CALLS:
+            called.add(item.get("call_id"))
+        elif kind in _OUTPUTS and item.get("call_id") not in called:
+            raise _refused(f"No tool call found for {kind} with call_id {item.get('call_id')!r}.", "input")
 
 
 def messages_of(items: Sequence[JsonObject], instructions: str | None = None) -> list[JsonObject]:

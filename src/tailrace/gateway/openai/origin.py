@@ -21,7 +21,6 @@ _ECHOED: Final = frozenset(
         "top_p", "truncation", "user",
     }
 )  # fmt: skip
-_FUNCTION: Final[JsonObject] = {"name": None, "description": None, "parameters": None, "strict": None}
 #: Shorter texts are as short as a reference to them.
 _LONG: Final = 32
 _REFERENCE: Final = "~"
@@ -40,18 +39,7 @@ class Asked(NamedTuple):
     @property
     def fields(self) -> JsonObject:
         """What the response object says of its request."""
-        fields: JsonObject = {"background": False, **self.given}
-        text, reasoning, tools = fields.get("text"), fields.get("reasoning"), fields.get("tools")
-        if isinstance(text, dict):
-            fields["text"] = {"format": {"type": "text"}, **text}
-        if isinstance(reasoning, dict):
-            fields["reasoning"] = {"effort": None, "summary": None, **reasoning}
-        if isinstance(tools, list):
-            fields["tools"] = [
-                {**_FUNCTION, **tool} if isinstance(tool, dict) and tool.get("type") == "function" else tool
-                for tool in tools
-            ]
-        return fields
+        return {"background": False, **self.given}
 
 
 def origin_of(body: JsonObject, before: Sequence[JsonObject], items: Sequence[JsonObject]) -> JsonObject:

@@ -14,20 +14,17 @@ from tailrace.gateway.openai.answering import (
     answered_events,
     canceller,
     job_headers,
-    raise_if_failed,
-    read_to_end,
     while_connected,
 )
 from tailrace.gateway.openai.bodies import ResponseBody
 from tailrace.gateway.openai.creating import PREFIX, create
 from tailrace.gateway.openai.encoders import response_kind
 from tailrace.gateway.openai.input_items import listed
-from tailrace.gateway.openai.kept import Kept, kept_response, response_of
+from tailrace.gateway.openai.kept import Kept, kept_response, response_of, whole
 from tailrace.gateway.openai.options import options_of
 from tailrace.gateway.openai.route import ALWAYS, OpenAIRoute
 from tailrace.gateway.streams import EventStream
-from tailrace.schemas import EndRecord, JsonObject, decode
-from tailrace.views.responses import response_object
+from tailrace.schemas import JsonObject
 
 router = APIRouter(prefix="/v1/responses", tags=["openai"], route_class=OpenAIRoute, responses=ALWAYS)
 
@@ -70,7 +67,8 @@ async def create_response(body: ResponseBody, request: Request, gateway: Here, p
         return _streamed(gateway, kept, headers=headers, on_leave=on_leave, wait=not body.background)
     if body.background:
         return JSONResponse(await response_of(gateway, kept), headers=headers)
-    return JSONResponse(await while_connected(request, _whole(gateway, kept), on_leave), headers=headers)
+    answer = await while_connected(request, gateway, whole(gateway, kept), headers, on_leave)
+    return JSONResponse(answer, headers=headers)
 
 
 @router.get("/{response_id}", summary="A response, whole or as a stream", response_class=Response, responses=_STREAMED)
@@ -141,11 +139,3 @@ def _streamed(
     reader = reader_of(gateway, kept.job_id, kept.overview.job, kind, skip=skip)
     source = answered_events(gateway, kept.job_id, reader) if wait else reader
     return EventStream(source, gateway.streams, retry=False, headers=headers, on_leave=on_leave)
-
-
-async def _whole(gateway: Gateway, kept: Kept) -> JsonObject:
-    """Wait for the end. Raises: JobFailed, JobExpired; one that was cancelled is a response like others."""
-    entries = await read_to_end(gateway, kept.job_id)
-    end = decode(entries[-1])
-    raise_if_failed(kept.job_id, end if isinstance(end, EndRecord) else None)
-    return response_object(kept.job_id, entries, fields=kept.asked.fields)

@@ -7,7 +7,7 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
-from tailrace.gateway.errors import ApiError, ErrorBody, refusals
+from tailrace.gateway.errors import ErrorBody, not_valid, refusals
 from tailrace.gateway.openai.refusals import refusal_of
 from tailrace.schemas import TailraceError
 
@@ -28,17 +28,8 @@ class OpenAIRoute(APIRoute):
             try:
                 return await handler(request)
             except RequestValidationError as error:
-                raise _not_valid(error) from None
+                raise not_valid(error, 400) from None
             except TailraceError as error:
                 raise refusal_of(error) from error
 
         return handle
-
-
-def _not_valid(error: RequestValidationError) -> ApiError:
-    first = error.errors()[0]
-    if first["type"] == "json_invalid":
-        return ApiError(400, "the body is no JSON", code="invalid_request")
-    where = ".".join(str(part) for part in first["loc"][1:])
-    message = f"{where}: {first['msg']}" if where else str(first["msg"])
-    return ApiError(400, message, code="invalid_request", param=where or None)

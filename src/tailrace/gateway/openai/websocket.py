@@ -2,14 +2,15 @@
 
 The client sends `{"type": "response.create", ...}` with the fields of a response; one after the other are answered, those
 with a `stream_id` beside those of other ids. What cannot be answered is an `error` event, and the connection stays open.
-Jobs go on when the connection breaks: every response can be retrieved and resumed over HTTP.
-Source: the types of `ResponsesClientEvent` and `ResponsesServerEvent` in github.com/openai/openai-python.
+Jobs go on when the connection breaks: every response can be retrieved and resumed over HTTP. A response that is not stored
+can be gone on from as long as the connection lasts, and it is the last one of its lane, and going on from it has not failed.
+Source: the types of `ResponsesClientEvent` and `ResponsesServerEvent` in github.com/openai/openai-python; openresponses.org,
+"WebSocket".
 """
 
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from tailrace.gateway.openai.answering import answered_events
 from tailrace.gateway.openai.bodies import ResponseBody
 from tailrace.gateway.openai.creating import PREFIX, create
 from tailrace.gateway.openai.encoders import response_kind
+from tailrace.gateway.openai.kept import Kept, conversation_with, kept_response
 from tailrace.gateway.openai.options import Options, options_of
 from tailrace.gateway.openai.refusals import refusal_of
 from tailrace.gateway.streams import json_payload
@@ -37,6 +39,8 @@ router = APIRouter(tags=["openai"])
 #: Lanes of one connection (its `stream_id`s), and requests that wait in one.
 _LANES: Final = 16
 _WAITING: Final = 16
+#: How a response's last event begins.
+_LAST: Final = tuple(b'{"type":"response.%b"' % status for status in (b"completed", b"incomplete", b"failed"))
 #: Close codes. Source: RFC 6455, section 7.4.1.
 _TRY_AGAIN: Final = 1013
 
@@ -59,6 +63,10 @@ class _Conversation:
         self._lanes: dict[str | None, asyncio.Queue[JsonObject]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sending = asyncio.Lock()
+        self._last: dict[str | None, str] = {}
+        """The response of each lane that `_local` has."""
+        self._local: dict[str, list[JsonObject]] = {}
+        """The conversations that end with responses that are not stored, by the ids of these."""
 
     async def run(self) -> None:
         try:
@@ -105,32 +113,54 @@ class _Conversation:
             await self._close()
 
     async def _answer(self, sent: JsonObject, lane: str | None) -> None:
+        refusal: ApiError | None = None
         try:
-            async for event in self._events(sent):
-                await self._send(event, lane)
+            await self._tell(sent, lane)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            await self._say_error(ApiError(400, f"{where}: {first['msg']}", code="invalid_request", param=where), lane)
+            refusal = ApiError(400, f"{where}: {first['msg']}", code="invalid_request", param=where)
         except ApiError as error:
-            await self._say_error(error, lane)
+            refusal = error
         except TailraceError as error:
-            await self._say_error(refusal_of(error), lane)
+            refusal = refusal_of(error)
+        if refusal is not None:
+            self._local.pop(str(sent.get("previous_response_id")), None)
+            await self._say_error(refusal, lane)
 
-    async def _events(self, sent: JsonObject) -> AsyncGenerator[bytes]:
-        """Raises: ApiError, TailraceError before the first one; StreamBroken."""
+    async def _tell(self, sent: JsonObject, lane: str | None) -> None:
+        """Answer with a response's events. Raises: ApiError, TailraceError before the first one; StreamBroken."""
         for name in ("background", "generate"):
             if sent.get(name) not in (None, name == "generate"):
                 raise ApiError(400, f"{name}: not over a WebSocket", code="invalid_request", param=name)
-        sent.pop("generate", None)
-        body = ResponseBody.model_validate({**sent, "stream": True})
-        kept = await create(self._gateway, body, self._options, self._principal)
+        body = ResponseBody.model_validate(
+            {**{name: sent[name] for name in sent if name != "generate"}, "stream": True}
+        )
+        kept = await create(self._gateway, body, self._options, self._principal, self._local)
         kind = response_kind(kept.asked.fields, lines=True)
         reader = reader_of(self._gateway, kept.job_id, kept.overview.job, kind)
         async with answered_events(self._gateway, kept.job_id, reader) as source:
             while (events := await source.next()) is not None:
                 for event in events.splitlines():
-                    yield event
+                    if event.startswith(_LAST):  # who has read it may go on, or delete the response
+                        await self._remember(kept, sent, lane)
+                    await self._send(event, lane)
+
+    async def _remember(self, made: Kept, sent: JsonObject, lane: str | None) -> None:
+        """Keep the conversation of a response that nobody else keeps, and of a lane's only the last one."""
+        previous = str(sent.get("previous_response_id"))
+        if made.stored and previous not in self._local:
+            return
+        try:
+            kept = await kept_response(self._gateway, made.job_id, self._principal)
+            if not kept.overview.status.well:
+                self._local.pop(previous, None)
+            elif not made.stored:
+                ended = await conversation_with(self._gateway, kept)
+                self._local.pop(self._last.get(lane, ""), None)
+                self._local[made.job_id], self._last[lane] = ended, made.job_id
+        except (ApiError, TailraceError):  # deleted since, or out of reach: nothing goes on from it
+            logger.info("nothing goes on from response %r: it cannot be read", made.job_id)
 
     async def _say_error(self, error: ApiError, lane: str | None) -> None:
         event: dict[str, Any] = {"type": "error", "status": error.status_code, **error.body}

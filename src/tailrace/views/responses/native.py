@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from tailrace.schemas import Entry, JsonObject, Logprobs, Native, OpenPart
 from tailrace.views._fields import json_dict, number, string
 from tailrace.views._parts import Parts, Piece, Text
+from tailrace.views.responses.completing import Completer
 from tailrace.views.responses.drafts import TEXT_FIELDS, Draft
 
 #: The type of a content part -> the part of the log that it is text of.
@@ -74,6 +75,7 @@ class NativeFold:
     def __init__(self) -> None:
         self.final: JsonObject | None = None
         self._parts = Parts()
+        self._completer = Completer()
         self._places: list[_Place] = []
         self._calls: list[_Place] = []
         self._open: _Place | None = None
@@ -136,6 +138,7 @@ class NativeFold:
         return _delta(self._open, "", piece.logprobs)
 
     def _native(self, event: JsonObject) -> Iterator[JsonObject]:
+        event = self._completer.completed(event)
         kind = string(event.get("type")) or ""
         response = event.get("response")
         if kind == "response.output_item.done":

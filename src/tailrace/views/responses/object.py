@@ -18,7 +18,7 @@ _DEFAULTS: Final[JsonObject] = {
     "tool_choice": "auto",
     "truncation": "disabled",
     "parallel_tool_calls": True,
-    "text": {"format": {"type": "text"}},
+    "text": {},
     "top_p": 1.0,
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
@@ -35,6 +35,9 @@ _DEFAULTS: Final[JsonObject] = {
     "safety_identifier": None,
     "prompt_cache_key": None,
 }
+_FUNCTION: Final[JsonObject] = {"name": None, "description": None, "parameters": None, "strict": None}
+_TEXT: Final[JsonObject] = {"format": {"type": "text"}}
+_REASONING: Final[JsonObject] = {"effort": None, "summary": None}
 #: Fields that mean the job and not the call to its upstream: what the upstream says of them is about something else.
 _OURS: Final = frozenset({"background", "store", "previous_response_id", "conversation", "metadata"})
 
@@ -80,7 +83,23 @@ def response_of(
     echoed: JsonObject = {"model": string(job.get("model")) or "", **_DEFAULTS, "metadata": _metadata(job)}
     echoed |= _told(fields or {})
     echoed |= {name: value for name, value in said.items() if name not in _OURS}
-    return {**ours, **echoed, **ours}
+    return {**ours, **echoed, **_completed(echoed), **ours}
+
+
+def _completed(echoed: JsonObject) -> JsonObject:
+    """What is said again, with the parts that neither a request nor every upstream names."""
+    completed: JsonObject = {}
+    tools = echoed["tools"]
+    if isinstance(tools, list):
+        completed["tools"] = [
+            {**_FUNCTION, **tool} if isinstance(tool, dict) and tool.get("type") == "function" else tool
+            for tool in tools
+        ]
+    for name, parts in (("text", _TEXT), ("reasoning", _REASONING)):
+        given = echoed[name]
+        if isinstance(given, dict):
+            completed[name] = {**parts, **given}
+    return completed
 
 
 def response_usage(usage: JsonObject | None) -> JsonObject | None:
