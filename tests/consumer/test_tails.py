@@ -206,6 +206,28 @@ async def test_a_thousand_readers_who_come_together_read_the_log_once() -> None:
     assert got == [["a", "b"]] * 1000
 
 
+async def test_what_all_have_read_is_kept_for_nobody_once_the_beginning_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tails, "_BEGINNING_S", 0.0)
+    log = MemoryLog()
+    log.write(("chunk", "0 "))
+    consumer = log.consumer
+    got, late = list[str](), list[str]()
+    async with consumer.tails, asyncio.TaskGroup() as tasks:
+        tasks.create_task(read(text(consumer), got))
+        await quiet()
+        links: list[weakref.ref[Any]] = []
+        for number in range(1, 20):
+            log.write(("chunk", f"{number} "))
+            (tail,) = consumer.tails.opened
+            links.append(weakref.ref(tail.ends[0]))
+            await quiet()
+        assert sum(link() is not None for link in links) == 1, "the one at which its reader waits"
+        tasks.create_task(read(text(consumer), late))
+        await quiet()
+        log.end()
+    assert got == late == [f"{number} " for number in range(20)]
+
+
 async def test_readers_who_come_one_by_one_and_resume_share_a_tail_as_soon_as_they_are_at_one_record() -> None:
     log = MemoryLog()
     consumer = log.consumer

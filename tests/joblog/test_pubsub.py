@@ -1,7 +1,7 @@
 """Messages where they arrive: all of them, in order; a connection that is over says so, whoever ended it."""
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
@@ -10,6 +10,7 @@ from redis.exceptions import NoPermissionError
 
 from scripted_server import scripted, words
 from tailrace.joblog import Broker, connected
+from tailrace.joblog.wire import Wire
 
 PATIENCE_S = 5.0
 
@@ -123,3 +124,43 @@ async def test_a_refused_subscription_is_its_own_error(real_redis: Redis, server
             await pubsub.close()
     finally:
         await admin.call("ACL", "DELUSER", "muted")
+
+
+class Transport(asyncio.Transport):
+    """Remembers whether it is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = True
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return asyncio.Protocol()
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        self.read = False
+
+    def resume_reading(self) -> None:
+        self.read = True
+
+
+class Deaf(Wire):
+    def hear(self, answer: Any) -> None: ...
+
+    def lost(self, cause: Exception | None) -> None: ...
+
+
+async def test_who_is_sent_much_at_once_lets_others_have_their_turn() -> None:
+    transport = Transport()
+    wire = Deaf(transport, cast("asyncio.StreamWriter", None))
+    message = b"$%d\r\n%b\r\n" % (50_000, bytes(50_000))
+    for _ in range(2):
+        for _ in range(2):
+            wire.data_received(message)
+            assert transport.read
+        wire.data_received(message)
+        assert not transport.read
+        await asyncio.sleep(0)
+        assert transport.read

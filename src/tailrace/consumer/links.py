@@ -36,14 +36,22 @@ class Link(Generic[T]):
         self.items, self.position, self.plain = items, position, plain
         self.next: Link[T] | None = None
         self.state = OPEN
-        self.waiting: list[asyncio.Future[None]] = []
+        self.waiting: list[asyncio.Future[None]] | None = None
+
+    def wait(self, future: "asyncio.Future[None]") -> None:
+        """Wake this one when there is a next link, or another state."""
+        # Most links of most jobs are gone before anybody waits at them: no list for each.
+        if self.waiting is None:
+            self.waiting = [future]
+        else:
+            self.waiting.append(future)
 
     def wake(self) -> bool:
         """Wake who waits here; whether anybody did."""
         waiting = self.waiting
         if not waiting:
             return False
-        self.waiting = []
+        self.waiting = None
         for future in waiting:
             if not future.done():
                 future.set_result(None)

@@ -78,12 +78,13 @@ class Stream(AsyncGenerator[T, None], Generic[T]):
                 self._turn(link)
                 continue
             waiting = self._loop.create_future()
-            link.waiting.append(waiting)
+            link.wait(waiting)
             try:
                 await waiting
             except asyncio.CancelledError:
                 with suppress(ValueError):
-                    link.waiting.remove(waiting)
+                    if link.waiting is not None:
+                        link.waiting.remove(waiting)
                 raise
 
     async def batches(self) -> AsyncGenerator[list[T]]:

@@ -30,8 +30,10 @@ _RECORD_WEIGHT: Final = 256
 _MOST: Final = BUFFERED_CHARACTERS
 #: How much of the log is read in advance of the readers: two pages of short chunks.
 _AHEAD: Final = 512 * 1024
-#: The beginning of a tail is kept for so long: a thousand readers who come together read the log once.
+#: The beginning of a tail is kept while it weighs no more than this, and for so long after the log was read: a thousand
+#: readers who come together read the log once, and a thousand jobs do not keep what nobody will ask for.
 _BEGINNING: Final = 32 * 1024
+_BEGINNING_S: Final = 1.0
 
 _Place = tuple[str, Hashable, Position, str | None]
 
@@ -52,7 +54,7 @@ class Tail(Generic[T]):
         self.place: _Place = job_id, kind.key, after, incarnation
         self._resumed = False
         self.first: Link[T] | None = Link([], after, plain=True)
-        """Where readers begin; kept while the chain is short."""
+        """Where readers begin; kept while the chain is short and new."""
         self.ends: list[Link[T]] = [self.first]
         """Where readers wait; more than one where tails have become one."""
         self._mark: weakref.ref[Link[T]] | None = None
@@ -204,6 +206,8 @@ class Tail(Generic[T]):
             if self._follower.ended:
                 self.finish()
             else:
+                if self.first is not None:
+                    asyncio.get_running_loop().call_later(_BEGINNING_S, self._forget_first)
                 self._tails.settle(self)
 
     def _rest(self) -> Publication | Look | None:

@@ -7,7 +7,7 @@ again (references to what the follower holds anyway) and fold what stands anew w
 """
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, TypeVar
 
 from pydantic import JsonValue
 
@@ -20,6 +20,9 @@ EVENT: Final = "event"
 REWIND: Final = "rewind"
 ATTEMPT: Final = "attempt"
 END_RECORD: Final = "end"
+#: An entry, or its parts.
+E = TypeVar("E", bound=tuple[Position, str, str])
+
 #: Records that tell where the log stood when they were written, and the field that does.
 STANDS_AT: Final = {ATTEMPT: "after", END_RECORD: "last"}
 
@@ -29,10 +32,10 @@ def rewound_to(fields: JsonObject, run: int) -> Point | None:
     return point(fields.get("to")) if run_of(fields) == run else None
 
 
-def drop_after(entries: list[Entry], top: Point) -> bool:
+def drop_after(entries: list[E], top: Point) -> bool:
     """Drop the entries after `top` from the end of the list; whether there were any."""
     size = len(entries)
-    while entries and parse_position(entries[-1].position) > top:
+    while entries and parse_position(entries[-1][0]) > top:
         entries.pop()
     return len(entries) < size
 

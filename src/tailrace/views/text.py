@@ -21,6 +21,8 @@ class Rewound:
 
 #: A piece of the answer, with the entry that it came in.
 _Piece = tuple[Entry, str]
+#: The parts of an entry. A view keeps all of them, and the garbage collector looks at plain tuples of strings only once.
+_Kept = tuple[Position, str, str]
 
 
 class TextView:
@@ -37,7 +39,7 @@ class TextView:
         self._field = chunk_field(run)
         self._parts = Parts(run)
         self._cursor = Cursor()
-        self._kept: list[Entry] = []
+        self._kept: list[_Kept] = []
         """What may bear on the answer, void entries included."""
 
     def resume(self, position: Position) -> None:
@@ -54,11 +56,11 @@ class TextView:
         for entry in entries:
             position, kind, value = entry
             if kind == field:
-                keep(entry)
+                keep((position, kind, value))
                 if answering:
                     items.append(Chunk(value, position))
             elif kind == DELTA:
-                keep(entry)
+                keep((position, kind, value))
                 text = self._text_in(entry)
                 if text is not None and show:
                     items.append(Chunk(text, position))
@@ -87,7 +89,7 @@ class TextView:
             if rewound_to(fields, self.run) is None:
                 return False
             call.remember(self._kept, self.run)
-            self._kept.append(entry)
+            self._kept.append((entry.position, entry.field, entry.value))
             return True
         if entry.field == END_RECORD:
             self.end = read_end(entry)
@@ -114,15 +116,15 @@ class _Call:
         self.unseen = False
         """The reader held text that no view knows, and it is lost."""
 
-    def remember(self, kept: list[Entry], run: int) -> None:
+    def remember(self, kept: list[_Kept], run: int) -> None:
         if self.held is None:
             self.held = _answer(kept[: self.old], run)[1]
 
-    def items(self, position: Position, stands: list[_Piece], kept: list[Entry]) -> list[Chunk | Rewound]:
+    def items(self, position: Position, stands: list[_Piece], kept: list[_Kept]) -> list[Chunk | Rewound]:
         """What to show instead of what this call was about to."""
-        new = {id(entry) for entry in kept[self.old :]}
-        if not self.unseen and [piece for piece in stands if id(piece[0]) not in new] == self.held:
-            return [Chunk(text, entry.position) for entry, text in stands if id(entry) in new]
+        new = {position for position, _, _ in kept[self.old :]}
+        if not self.unseen and [piece for piece in stands if piece[0].position not in new] == self.held:
+            return [Chunk(text, entry.position) for entry, text in stands if entry.position in new]
         return [Rewound(position, "".join(text for _, text in stands))]
 
 
@@ -130,8 +132,8 @@ def _answers(piece: Text) -> bool:
     return piece.part == "text" and piece.choice == 0
 
 
-def _answer(kept: list[Entry], run: int) -> tuple[Parts, list[_Piece]]:
+def _answer(kept: list[_Kept], run: int) -> tuple[Parts, list[_Piece]]:
     """The pieces of the answer that stand, and the part that is open after them."""
     parts = Parts(run)
-    pieces = [(entry, parts.read(entry)) for entry in standing(kept, run)]
+    pieces = [(entry, parts.read(entry)) for entry in standing(map(Entry._make, kept), run)]
     return parts, [(entry, piece.text) for entry, piece in pieces if isinstance(piece, Text) and _answers(piece)]

@@ -1,14 +1,10 @@
 """The console in a browser: one job's stream, live, through cuts and restarts, whatever the text holds."""
 
-import asyncio
-import os
-import socket
-import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from gateway_process import free_port, gateway_process
 from gateways import Served, served
 from pages import Console, expect, opened, text_of
 from redis.asyncio import Redis
@@ -134,34 +130,10 @@ async def same(console: Console, job: AsyncJob) -> bool:
     return await console.text() == await text_of(job)
 
 
-@asynccontextmanager
-async def gateway_process(server_url: str, namespace: str, port: int) -> AsyncGenerator[asyncio.subprocess.Process]:
-    """A gateway that can be killed."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TAILRACE_")}
-    command = ["-m", "tailrace.cli", "serve", "--port", str(port), "--json", "--namespace", namespace]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *command,
-        env={**environment, "TAILRACE_REDIS_URL": server_url},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(20):
-            assert b"ready" in await process.stdout.readline()
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
 async def test_the_gateway_is_killed_and_started_again_and_no_letter_is_missing(
     real_redis: Redis, namespace: str, server_url: str
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     async with (
         engine(real_redis, namespace) as running,
         gateway_process(server_url, namespace, port) as first,

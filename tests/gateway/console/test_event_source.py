@@ -1,17 +1,15 @@
 """A browser's own EventSource on a page of another origin, with a read token: through cuts, restarts and the end."""
 
 import asyncio
-import os
-import socket
-import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
 import httpx2
 import pytest
+from gateway_process import free_port, gateway_process
 from pages import Console, opened, text_of
 from redis.asyncio import Redis
 
@@ -99,37 +97,14 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.transport.abort()
 
 
-@asynccontextmanager
-async def gateway_process(server_url: str, namespace: str, port: int, folder: Path) -> AsyncGenerator[Process]:
-    """A gateway with one tenant, which pages from elsewhere may use, and which can be killed."""
+def foreign_gateway(server_url: str, namespace: str, port: int, folder: Path) -> AbstractAsyncContextManager[Process]:
+    """A gateway with one tenant, which pages from elsewhere may use."""
     config = folder / "tailrace.toml"
     config.write_text(
         f'[gateway]\ncors_origins = ["*"]\nretry_ms = 50\ntoken_secret_env = "TOKEN_SECRET"\n'
         f'[gateway.tenants.default]\nkey_hashes = ["{hash_key(KEY)}"]\n'
     )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TAILRACE_")}
-    where = ["--port", str(port), "--json", "--namespace", namespace, "--config", str(config)]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "tailrace.cli", "serve", *where),
-        env={**environment, "TAILRACE_REDIS_URL": server_url, "TOKEN_SECRET": SECRET},
-        stdout=PIPE,
-        stderr=DEVNULL,
-    )
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(20):
-            assert b"ready" in await process.stdout.readline()
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    return gateway_process(server_url, namespace, port, "--config", str(config), TOKEN_SECRET=SECRET)
 
 
 @asynccontextmanager
@@ -213,7 +188,7 @@ async def test_the_network_is_cut_and_comes_back_and_an_event_source_has_every_c
     port = free_port()
     async with (
         engine(real_redis, namespace) as running,
-        gateway_process(server_url, namespace, port, tmp_path),
+        foreign_gateway(server_url, namespace, port, tmp_path),
         Cable(port) as cable,
         bare_page(gateway := f"http://127.0.0.1:{cable.port}") as console,
     ):
@@ -240,7 +215,7 @@ async def test_the_gateway_is_killed_and_started_again_and_an_event_source_has_e
     port = free_port()
     async with (
         engine(real_redis, namespace) as running,
-        gateway_process(server_url, namespace, port, tmp_path) as first,
+        foreign_gateway(server_url, namespace, port, tmp_path) as first,
         bare_page(gateway := f"http://127.0.0.1:{port}") as console,
     ):
         job = await running.tailrace.submit("hello", model="rehearsal:fault=endless,pace=0.01")
@@ -248,7 +223,7 @@ async def test_the_gateway_is_killed_and_started_again_and_an_event_source_has_e
             await page.more()
             first.kill()
             await page.is_cut_off()
-            async with gateway_process(server_url, namespace, port, tmp_path):
+            async with foreign_gateway(server_url, namespace, port, tmp_path):
                 await page.more()
                 await job.cancel()
                 await page.ended()
