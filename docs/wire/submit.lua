@@ -34,6 +34,19 @@ local function seq_order(id)
   return tonumber(epoch), tonumber(seq)
 end
 
+local function known(request, digest)
+  if redis.call('EXISTS', log) == 0 then return end
+  local found = redis.call('GETRANGE', request, 11, 74)
+  if found == '' then local first = job(); found = first and first.digest end
+  return found == digest and 'same' or 'conflict'
+end
+local function store(request, value, record, now, deadline, expires)
+  redis.call('SET', request, value, 'PXAT', expires)
+  redis.call('XADD', log, '0-1', 'job',
+    string.format('{"ts":%.0f,"deadline":%.0f,', now, deadline) .. string.sub(record, 2))
+  redis.call('PEXPIREAT', log, expires)
+end
+
 local soon_ms = 1000
 local function wake_up(wake)
   redis.call('LPUSH', wake, '1')
@@ -61,11 +74,8 @@ local function enqueue(queue, payload_key, wake, id, payload, due_ms, ttl_ms, no
   return 1
 end
 
-if redis.call('EXISTS', log) == 1 then
-  local digest = redis.call('GETRANGE', KEYS[2], 11, 74)
-  if digest == '' then local first = job(); digest = first and first.digest end
-  return {digest == ARGV[3] and 'same' or 'conflict'}
-end
+local there = known(KEYS[2], ARGV[3])
+if there then return {there} end
 local now = math.floor(now_us() / 1000)
 local due = now + tonumber(ARGV[4])
 local deadline = due + tonumber(ARGV[5])
@@ -75,8 +85,5 @@ local queued = enqueue(KEYS[3], KEYS[4], KEYS[5], ARGV[8], ARGV[9], due, ttl, no
 if queued == -1 then return {'full'} end
 redis.call('ZADD', KEYS[6], due + tonumber(ARGV[12]), ARGV[11])
 live_longer(KEYS[6], ttl)
-redis.call('SET', KEYS[2], ARGV[1], 'PXAT', expires)
-redis.call('XADD', log, '0-1', 'job',
-  string.format('{"ts":%.0f,"deadline":%.0f,', now, deadline) .. string.sub(ARGV[2], 2))
-redis.call('PEXPIREAT', log, expires)
+store(KEYS[2], ARGV[1], ARGV[2], now, deadline, expires)
 return {'stored'}

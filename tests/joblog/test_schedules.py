@@ -11,7 +11,7 @@ from log_model import Model
 from redis.asyncio import Redis
 
 from tailrace.joblog import Script, lua, submit_source, writing
-from tailrace.producer import submitting
+from tailrace.producer import storing
 from tailrace.queue import ENQUEUE_LUA
 from tailrace.schemas import END
 
@@ -37,10 +37,10 @@ async def test_every_answer_is_the_models_and_readers_get_what_stands(real_redis
 
 #: What is broken: script, text, what it is replaced with.
 MUTANTS: dict[str, list[tuple[str, str, str]]] = {
-    "submit takes an id twice": [("submit", "if redis.call('EXISTS', log) == 1 then", "if false then")],
-    "submit calls every request the same": [("submit", "digest == ARGV[3] and 'same' or 'conflict'", "'same'")],
+    "submit takes an id twice": [("submit", "if there then return {there} end", "")],
+    "submit calls every request the same": [("submit", "found == digest and 'same' or 'conflict'", "'same'")],
     "submit forgets the digest with the log": [
-        ("submit", "local digest = redis.call('GETRANGE', KEYS[2], 11, 74)", "local digest = ''")
+        ("submit", "local found = redis.call('GETRANGE', request, 11, 74)", "local found = ''")
     ],
     "claim breaks a seal": [("claim", "if sealed() then return {'sealed'} end", "")],
     "claim takes another job under the same id": [
@@ -105,7 +105,7 @@ def mutate(monkeypatch: pytest.MonkeyPatch, changes: list[tuple[str, str, str]])
     for script, text, instead in changes:
         assert text in sources[script], f"{script} has no {text!r}"
         sources[script] = sources[script].replace(text, instead)
-    monkeypatch.setattr(submitting, "SUBMIT", Script(sources["submit"]))
+    monkeypatch.setattr(storing, "SUBMIT", Script(sources["submit"]))
     for script in ("claim", "append", "seal", "erase", "snapshot"):
         mutant = Script(sources[script], allow_oom=script in ("seal", "erase"))
         monkeypatch.setattr(writing, script.upper(), mutant)

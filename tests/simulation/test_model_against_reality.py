@@ -3,6 +3,7 @@
 What the suite learns on the two stand-ins holds for the real thing only as far as this does.
 """
 
+import asyncio
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,8 @@ from redis.exceptions import ResponseError
 
 from tailrace.joblog import End, Script, encode_snapshot
 from tailrace.joblog.writing import APPEND, CLAIM, ERASE, HAND_OFF, SEAL, SNAPSHOT
-from tailrace.producer.submitting import SUBMIT, Producer
+from tailrace.producer.storing import SUBMIT
+from tailrace.producer.submitting import Producer
 from tailrace.queue import payload_key, queue_payload
 from tailrace.queue.enqueue import _ENQUEUE  # pyright: ignore[reportPrivateUsage]  # the script as it is sent
 from tailrace.queue.names import IN_PROGRESS_PREFIX, JOB_PREFIX, RETRY_PREFIX
@@ -265,7 +267,8 @@ class Scripts(RuleBasedStateMachine):
     def submit(self, job: str, prompt: str, delay: float | None, capacity: int) -> None:
         request = JobRequest.of(prompt, model="m", delay=delay, metadata={"list": []})
         producer = Producer(None, KEYS, queue_capacity=capacity)  # type: ignore[arg-type]  # only to make the command  # pyright: ignore[reportArgumentType]
-        keys, args = producer._command(request, job)  # pyright: ignore[reportPrivateUsage]  # what it sends
+        storing = asyncio.run(producer._storing(request, job))  # pyright: ignore[reportPrivateUsage]  # what it sends
+        keys, args = storing.submit(KEYS, capacity)
         args[1] = re.sub(r'"incarnation":"\w+"', f'"incarnation":"{prompt}"', str(args[1]))
         self.everywhere(lambda side: side.run(SUBMIT, keys, args))  # type: ignore[arg-type]  # no floats
 

@@ -11,7 +11,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final, TypeVar
 
-from tailrace.joblog import connected
+from tailrace.joblog import connected_by
 from tailrace.joblog.suitability import require_suitable
 from tailrace.schemas import Settings
 
@@ -58,7 +58,7 @@ def with_server(settings: Settings) -> Settings:
 
 async def require_server(settings: Settings) -> None:
     """Raises: BrokerUnavailable, BrokerUnsuitable with its cure."""
-    async with connected(settings.redis_url or "") as broker:
+    async with connected_by(settings) as broker:
         for finding in await require_suitable(broker.redis, settings.keys):
             if finding.level == "warning":
                 logger.warning("Redis: %s (%s)", finding.what, finding.cure)

@@ -13,7 +13,7 @@ from typing import Final
 from redis.exceptions import RedisError
 
 from tailrace.cli.serving import on_signals
-from tailrace.joblog import connected
+from tailrace.joblog import connected_by
 from tailrace.queue import hand_back
 from tailrace.schemas import Settings, TailraceError
 
@@ -113,8 +113,8 @@ class Supervisor:
     async def _hand_back(self, name: str) -> None:
         settings = self._settings
         try:
-            async with connected(settings.redis_url or "") as broker:
-                given = await hand_back(broker.redis, settings.keys, name, lease_s=settings.worker.lease_s)
+            async with connected_by(settings) as broker:
+                given = await hand_back(broker.queue.redis, settings.keys, name, lease_s=settings.worker.lease_s)
         except (RedisError, OSError, TailraceError) as error:
             logger.warning("the jobs of worker %r run again when their leases end: %s", name, error)
         else:

@@ -9,7 +9,7 @@ from tailrace.cli.exits import ExitCode, MissingExtra
 from tailrace.cli.loops import log_to_stderr, on_signals, require_server, run_loop, with_server
 from tailrace.cli.options import Config, Json, Namespace, RedisUrl, settings_of
 from tailrace.cli.output import Output, reporting
-from tailrace.joblog import connected
+from tailrace.joblog import connected_by
 from tailrace.schemas import InvalidRequest, Settings
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _chosen(settings: Settings, only: list[str]) -> Settings:
 
 async def _serve(settings: Settings, make: "type[Webhooks]", output: Output) -> signal.Signals | None:
     """Deliver until a signal; which one it was."""
-    async with connected(settings.redis_url or "") as broker:
+    async with connected_by(settings) as broker:
         serving = make(settings, broker)
         await require_server(settings)
         stopped_by: list[signal.Signals] = []

@@ -165,26 +165,28 @@ class AsyncTailrace:
         namespace: str | None = None,
         settings: Settings | None = None,
         redis: Redis | None = None,
+        queue_url: str | None = None,
     ) -> None:
-        """`redis`: a client of yours that answers bytes; it is left open. `settings` replace environment and file."""
+        """`queue_url`: the queue's server, if it is not that of the logs (docs/scaling.md). `redis`: a client of yours that
+        answers bytes; it is left open. `settings` replace environment and file."""
         self._settings = settings
-        self._redis_url, self._namespace, self._redis = redis_url, namespace, redis
+        self._given = {"redis_url": redis_url, "queue_url": queue_url, "namespace": namespace}
+        self._redis = redis
         self._stack: AsyncExitStack | None = None
 
     async def __aenter__(self) -> Self:
         if self._stack is not None:
             raise TailraceError("this client is open already")
-        given = {"redis_url": self._redis_url, "namespace": self._namespace}
         if self._settings is None:
-            self.settings = Settings.load(**given)
+            self.settings = Settings.load(**self._given)
         else:
-            chosen = {name: value for name, value in given.items() if value is not None}
+            chosen = {name: value for name, value in self._given.items() if value is not None}
             self.settings = self._settings.model_copy(update=chosen)
         async with AsyncExitStack() as stack:
             if self._redis is not None:
                 broker = Broker(self._redis)
             else:
-                broker = await stack.enter_async_context(connected(await self._url()))
+                broker = await stack.enter_async_context(connected(await self._url(), self.settings.queue_url))
             self._consumer = await stack.enter_async_context(Consumer(broker, self.settings.keys))
             self._producer = Producer(broker, self.settings.keys, queue_capacity=self.settings.queue_capacity)
             self._broker = broker

@@ -125,10 +125,15 @@ class Tailrace:
     """
 
     def __init__(
-        self, redis_url: str | None = None, *, namespace: str | None = None, settings: Settings | None = None
+        self,
+        redis_url: str | None = None,
+        *,
+        namespace: str | None = None,
+        settings: Settings | None = None,
+        queue_url: str | None = None,
     ) -> None:
-        """`settings` replace environment and file."""
-        self._client = AsyncTailrace(redis_url, namespace=namespace, settings=settings)
+        """`settings` replace environment and file. `queue_url`: the queue's server, if it is not that of the logs."""
+        self._client = AsyncTailrace(redis_url, namespace=namespace, settings=settings, queue_url=queue_url)
         self._stack: ExitStack | None = None
         self._portal: BlockingPortal | None = None
 

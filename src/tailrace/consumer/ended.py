@@ -95,7 +95,7 @@ class AsyncEnded:
 
     async def ack(self) -> None:
         """It is done: the group will not see it again. Raises: BrokerUnavailable (call it again)."""
-        await self._member.broker.call("XACK", self._stream, self._member.group, self._id)
+        await self._member.broker.queue.call("XACK", self._stream, self._member.group, self._id)
 
     async def hold(self) -> bool:
         """Keep it for another `takeover` seconds, for work that takes longer. False if it was taken over or acknowledged.
@@ -118,13 +118,13 @@ class AsyncEnded:
             "0",
             self._id,
         ]
-        await self._member.broker.run(RELEASE, [self._stream], args)
+        await self._member.broker.queue.run(RELEASE, [self._stream], args)
 
     async def park(self, reason: str) -> None:
         """Give it up: acknowledged, and kept beside for people. Raises: BrokerUnavailable."""
         member = self._member
         args: list[Word] = [member.group, member.consumer, self._id, reason[:1000]]
-        await member.broker.run(PARK, [self._stream, member.keys.parked(member.group)], args)
+        await member.broker.queue.run(PARK, [self._stream, member.keys.parked(member.group)], args)
 
     async def result(self) -> Result:
         """What stands of the job, whatever its status: a failed one has its `.error`, and what came before it.
@@ -138,6 +138,6 @@ class AsyncEnded:
 
     async def _hold(self, *, again: bool) -> bool:
         args: list[Word] = [self._member.group, self._member.consumer, self._id, int(again)]
-        deliveries = int(await self._member.broker.run(HOLD, [self._stream], args))
+        deliveries = int(await self._member.broker.queue.run(HOLD, [self._stream], args))
         self.deliveries = deliveries or self.deliveries
         return deliveries > 0

@@ -170,7 +170,7 @@ class GroupReader:
         member = self._member
         takeover_ms = max(1, round(self._takeover_s * 1000))
         for stream, begin in self._begins.items():
-            taken, parked, last = await member.broker.run(
+            taken, parked, last = await member.broker.queue.run(
                 TAKE_OVER,
                 [stream, member.keys.parked(member.group)],
                 [
@@ -214,7 +214,7 @@ class GroupReader:
             with translated():
                 async with asyncio.timeout(timeout_s):
                     if self._connection is None:
-                        self._connection = await self._member.broker.own_connection()
+                        self._connection = await self._member.broker.queue.own_connection()
                     await self._connection.send_command(*command)
                     try:
                         return await self._connection.read_response(disconnect_on_error=False)
@@ -234,7 +234,7 @@ class GroupReader:
         if notice is None:
             self._tell_parked(entry_id.decode(), "because the entry cannot be read")
             args: list[Word] = [member.group, member.consumer, entry_id, "the entry cannot be read"]
-            await member.broker.run(PARK, [stream, member.keys.parked(member.group)], args)
+            await member.broker.queue.run(PARK, [stream, member.keys.parked(member.group)], args)
             return
         ended = AsyncEnded(member, stream, entry_id.decode(), notice, deliveries)
         if notice.only_for not in (None, member.group):
@@ -271,7 +271,9 @@ class GroupReader:
         with suppress(TailraceError):
             for stream, entry_ids in left.items():
                 idle_ms = round(self._takeover_s * 1000) + 1
-                await member.broker.run(RELEASE, [stream], [member.group, member.consumer, idle_ms, 1, "1", *entry_ids])
+                await member.broker.queue.run(
+                    RELEASE, [stream], [member.group, member.consumer, idle_ms, 1, "1", *entry_ids]
+                )
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

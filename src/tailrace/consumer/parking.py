@@ -26,7 +26,7 @@ class Parked:
 
 async def parked(broker: Broker, keys: Keys, group: str, *, limit: int = PARKED_LIMIT) -> list[Parked]:
     """What a group has parked, the oldest first. Raises: InvalidRequest, BrokerUnavailable, BrokerUnsuitable."""
-    found = await broker.call("XRANGE", keys.parked(check_group(group)), "-", "+", "COUNT", limit)
+    found = await broker.queue.call("XRANGE", keys.parked(check_group(group)), "-", "+", "COUNT", limit)
     listed: list[Parked] = []
     for entry_id, fields in found:
         notice = notice_of(fields)
@@ -52,5 +52,7 @@ async def unpark(broker: Broker, keys: Keys, group: str, job_ids: Collection[str
     count = 0
     for each in await parked(broker, keys, group):
         if (job_ids is None or each.job_id in job_ids) and each.job_id:
-            count += await broker.run(UNPARK, [keys.ended_of(each.job_id), keys.parked(group)], [group, "", each.id])
+            count += await broker.queue.run(
+                UNPARK, [keys.ended_of(each.job_id), keys.parked(group)], [group, "", each.id]
+            )
     return count

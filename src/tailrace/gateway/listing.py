@@ -26,7 +26,9 @@ async def open_jobs(gateway: Gateway, principal: Principal, limit: int) -> tuple
     By the time of their next check: that of a new job is just after it is due.
     """
     tailrace = gateway.tailrace
-    ids = [each.decode() for each in await tailrace.broker.call("ZRANGE", tailrace.settings.keys.open, 0, LOOKED_AT)]
+    ids = [
+        each.decode() for each in await tailrace.broker.queue.call("ZRANGE", tailrace.settings.keys.open, 0, LOOKED_AT)
+    ]
     found: list[tuple[str, Overview]] = []
     for begin in range(0, min(len(ids), LOOKED_AT), _TOGETHER):
         for job_id, overview in await _theirs(gateway, principal, ids[begin : begin + _TOGETHER]):
@@ -58,7 +60,7 @@ async def _ended_in(gateway: Gateway, principal: Principal, stream: str, limit: 
     seen: set[str] = set()
     last = "+"
     while len(seen) < ENDED_LOOKED_AT and len(found) < limit:
-        page = await gateway.tailrace.broker.call("XREVRANGE", stream, last, "-", "COUNT", _PAGE)
+        page = await gateway.tailrace.broker.queue.call("XREVRANGE", stream, last, "-", "COUNT", _PAGE)
         if not page:
             break
         last = f"({page[-1][0].decode()}"

@@ -3,10 +3,10 @@
 Imports only schemas. docs/architecture.md tells the protocol and why it is what it is.
 """
 
-from tailrace.joblog.connections import Broker, Script, connect, connected
+from tailrace.joblog.connections import Broker, Script, connect, connected, connected_by
 from tailrace.joblog.cursor import Cursor
 from tailrace.joblog.follow import Batch, Feed, Follower, Look, follow
-from tailrace.joblog.lua import submit_source
+from tailrace.joblog.lua import ADMIT, STORE, queue_source, submit_source
 from tailrace.joblog.publication import Publication, parse_publication
 from tailrace.joblog.pubsub import PubSub
 from tailrace.joblog.reading import (
@@ -43,7 +43,9 @@ from tailrace.joblog.writing import (
 )
 
 __all__ = [
+    "ADMIT",
     "APPEND",
+    "STORE",
     "Appends",
     "Batch",
     "Broker",
@@ -69,6 +71,7 @@ __all__ = [
     "claim",
     "connect",
     "connected",
+    "connected_by",
     "decode_snapshot",
     "encode_snapshot",
     "erase",
@@ -79,6 +82,7 @@ __all__ = [
     "incarnation_of",
     "look",
     "parse_publication",
+    "queue_source",
     "read_log",
     "read_page",
     "read_whole",

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import cached_property
 from typing import Any, Final, cast
 
@@ -17,7 +17,7 @@ from tailrace.joblog.pipe import Pipe
 from tailrace.joblog.pubsub import PubSub, Take, pubsub_of
 from tailrace.joblog.translation import Word, translated
 from tailrace.joblog.wire import pack
-from tailrace.schemas import InvalidRequest, TailraceError
+from tailrace.schemas import InvalidRequest, Settings, TailraceError
 
 _CONNECT_TIMEOUT_S: Final = 5.0
 _MAX_CONNECTIONS: Final = 32
@@ -47,9 +47,21 @@ class Broker:
     Its calls raise BrokerUnavailable (try again) or BrokerUnsuitable (change the server), nothing of redis-py's.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, *, queue: "Broker | None" = None) -> None:
+        """`queue`: the server of the queue and of all that is not one job's, where it is another."""
         self.redis = redis
+        self._queue = queue
         self._knows_flags = True
+
+    @property
+    def queue(self) -> "Broker":
+        """The server of the queue, the indexes, the hand-off and the control channels; mostly this one."""
+        return self._queue or self
+
+    @property
+    def apart(self) -> bool:
+        """Whether that is another server: then no script can write to a log and to the queue."""
+        return self._queue is not None
 
     async def call(self, *command: Word) -> Any:
         """One command's answer, as redis-py parses it."""
@@ -188,8 +200,8 @@ def _split(command: Sequence[Word]) -> Sequence[Word]:
     return [*name.split(), *command[1:]] if isinstance(name, str) and " " in name else command
 
 
-def connect(url: str) -> Redis:
-    """A redis-py client for this URL with our timeouts. Opens no connection yet; close it with `aclose`.
+def connect(url: str, name: str = "TAILRACE_REDIS_URL") -> Redis:
+    """A redis-py client for this URL (of the setting `name`) with our timeouts. Opens no connection yet; close it with `aclose`.
 
     Raises: InvalidRequest if the URL is none that redis-py knows.
     """
@@ -213,21 +225,30 @@ def connect(url: str) -> Redis:
     except ValueError:
         # Without its words: a password with a slash in it is taken for the port, and quoted.
         raise InvalidRequest(
-            "TAILRACE_REDIS_URL is no Redis URL: write redis://[user:password@]host:port/db, rediss://... or unix://... "
+            f"{name} is no Redis URL: write redis://[user:password@]host:port/db, rediss://... or unix://... "
             "(in user and password, %40 for @, %2F for /, %23 for #, %3F for ?)"
         ) from None
     if pool.connection_kwargs["protocol"] != 2 or pool.connection_kwargs["decode_responses"]:
-        raise InvalidRequest(
-            "TAILRACE_REDIS_URL sets protocol= or decode_responses=: leave them out, tailrace chooses them"
-        )
+        raise InvalidRequest(f"{name} sets protocol= or decode_responses=: leave them out, tailrace chooses them")
     return Redis.from_pool(pool)
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncGenerator[Broker]:
-    """A broker whose connections are closed at the end of the block."""
-    redis = connect(url)
-    try:
-        yield Broker(redis)
-    finally:
-        await redis.aclose()
+async def connected(url: str, queue_url: str | None = None) -> AsyncGenerator[Broker]:
+    """A broker whose connections are closed at the end of the block. `queue_url`: the queue's server, if it is another.
+
+    Raises: InvalidRequest for a URL that is none.
+    """
+    async with AsyncExitStack() as stack:
+        queue: Broker | None = None
+        if queue_url is not None and queue_url != url:
+            queue = Broker(connect(queue_url, "TAILRACE_QUEUE_URL"))
+            stack.push_async_callback(queue.redis.aclose)
+        redis = connect(url)
+        stack.push_async_callback(redis.aclose)
+        yield Broker(redis, queue=queue)
+
+
+def connected_by(settings: Settings) -> AbstractAsyncContextManager[Broker]:
+    """As `connected`, to the servers that the settings name."""
+    return connected(settings.redis_url or "", settings.queue_url)

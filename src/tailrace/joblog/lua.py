@@ -46,16 +46,28 @@ local function seq_order(id)
 end
 """
 
+#: The request's JSON begins with its digest, which stays readable while the log is a tombstone.
+_STORE: Final = """
+local function known(request, digest)
+  if redis.call('EXISTS', log) == 0 then return end
+  local found = redis.call('GETRANGE', request, 11, 74)
+  if found == '' then local first = job(); found = first and first.digest end
+  return found == digest and 'same' or 'conflict'
+end
+local function store(request, value, record, now, deadline, expires)
+  redis.call('SET', request, value, 'PXAT', expires)
+  redis.call('XADD', log, '0-1', 'job',
+    string.format('{"ts":%.0f,"deadline":%.0f,', now, deadline) .. string.sub(record, 2))
+  redis.call('PEXPIREAT', log, expires)
+end
+"""
+
 #: KEYS log, request, queue, queue payload, wake list, open
 #: ARGV 1 request, 2 job record without times, 3 digest, 4 delay ms, 5 deadline ms after the delay, 6 grace ms,
 #:      7 retention ms, 8 queued id, 9 queue payload, 10 queue capacity (0: none), 11 job id, 12 first check after ms
-#: The request's JSON begins with its digest, which stays readable while the log is a tombstone.
 _SUBMIT: Final = """
-if redis.call('EXISTS', log) == 1 then
-  local digest = redis.call('GETRANGE', KEYS[2], 11, 74)
-  if digest == '' then local first = job(); digest = first and first.digest end
-  return {digest == ARGV[3] and 'same' or 'conflict'}
-end
+local there = known(KEYS[2], ARGV[3])
+if there then return {there} end
 local now = math.floor(now_us() / 1000)
 local due = now + tonumber(ARGV[4])
 local deadline = due + tonumber(ARGV[5])
@@ -65,17 +77,63 @@ local queued = enqueue(KEYS[3], KEYS[4], KEYS[5], ARGV[8], ARGV[9], due, ttl, no
 if queued == -1 then return {'full'} end
 redis.call('ZADD', KEYS[6], due + tonumber(ARGV[12]), ARGV[11])
 live_longer(KEYS[6], ttl)
-redis.call('SET', KEYS[2], ARGV[1], 'PXAT', expires)
-redis.call('XADD', log, '0-1', 'job',
-  string.format('{"ts":%.0f,"deadline":%.0f,', now, deadline) .. string.sub(ARGV[2], 2))
-redis.call('PEXPIREAT', log, expires)
+store(KEYS[2], ARGV[1], ARGV[2], now, deadline, expires)
 return {'stored'}
 """
 
 
 def submit_source(enqueue_lua: str) -> str:
     """The submit script around the queue's own `enqueue` function: log and queue are written in one script."""
-    return PREAMBLE + enqueue_lua + _SUBMIT
+    return PREAMBLE + _STORE + enqueue_lua + _SUBMIT
+
+
+#: Where the queue has a server of its own: submit's three steps. Whoever dies between them leaves an entry in the index, and
+#: the sweep finds out how far it came.
+#:
+#: On the queue's server. KEYS open, queue; ARGV 1 job id, 2 due after ms, 3 ttl ms, 4 capacity (0: none).
+ADMIT: Final = (
+    PREAMBLE
+    + """
+local capacity = tonumber(ARGV[4])
+if capacity > 0 and redis.call('ZCARD', KEYS[2]) >= capacity then return {'full'} end
+redis.call('ZADD', KEYS[1], 'NX', math.floor(now_us() / 1000) + tonumber(ARGV[2]), ARGV[1])
+live_longer(KEYS[1], tonumber(ARGV[3]))
+return {'ok'}
+"""
+)
+
+#: On the log's server. KEYS log, request; ARGV 1 to 7 as submit's; without a request only: what is known? Of a job that is
+#: known with this digest, 'same' and whether it has not ended.
+STORE: Final = (
+    PREAMBLE
+    + _STORE
+    + """
+local there = known(KEYS[2], ARGV[3])
+if there then return {there, sealed() and 0 or 1} end
+if ARGV[1] == '' then return {'none'} end
+local now = math.floor(now_us() / 1000)
+local deadline = now + tonumber(ARGV[4]) + tonumber(ARGV[5])
+store(KEYS[2], ARGV[1], ARGV[2], now, deadline, deadline + tonumber(ARGV[6]) + tonumber(ARGV[7]))
+return {'stored', 1}
+"""
+)
+
+
+def queue_source(enqueue_lua: str) -> str:
+    """The last step, on the queue's server again. KEYS queue, queue payload, wake list, open; ARGV 1 queued id, 2 queue
+    payload, 3 delay ms, 4 ttl ms, 5 job id, 6 next check after ms. Changes nothing of a job that is queued already."""
+    return (
+        PREAMBLE
+        + enqueue_lua
+        + """
+local now = math.floor(now_us() / 1000)
+local due = now + tonumber(ARGV[3])
+local queued = enqueue(KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], due, ARGV[4], now, 0)
+redis.call('ZADD', KEYS[4], 'NX', due + tonumber(ARGV[6]), ARGV[5])
+live_longer(KEYS[4], tonumber(ARGV[4]))
+return {queued}
+"""
+    )
 
 
 #: KEYS log; ARGV 1 channel, 2 nonce, 3 incarnation, 4 the last epoch that the claimer knows of ('' = claim whatever
@@ -247,6 +305,20 @@ local function make_room(stream, kept, limit)
 end
 """
 
+_HANDED_OFF: Final = """
+local function standing(trimmed)
+  if redis.call('EXISTS', log) == 1 and not sealed() then return 'open' end
+  if trimmed ~= '1' and redis.call('XLEN', log) > 0 and redis.call('PTTL', log) > 0 then return 'whole' end
+  return 'ok'
+end
+local function tell(open, stream, id, ttl, kept, limit, fields)
+  if redis.call('ZREM', open, id) == 0 then return 0 end
+  redis.call('XADD', stream, '*', unpack(fields))
+  live_longer(stream, tonumber(ttl))
+  return make_room(stream, tonumber(kept), tonumber(limit))
+end
+"""
+
 #: KEYS log, open, the job's stream of ended ones; ARGV 1 job id, 2 ttl ms, 3 '1' if no snapshot can be made of it, 4 how many
 #: ended ones are kept, 5 how many at most, then fields and values. The hand-off: a hint, the truth is the log. So it looks
 #: there: an end or a snapshot that the server lost since it was written must not take the job out of what the sweep looks
@@ -254,15 +326,27 @@ end
 HAND_OFF: Final = (
     PREAMBLE
     + _MAKE_ROOM
+    + _HANDED_OFF
     + """
-if redis.call('EXISTS', log) == 1 and not sealed() then return {'open'} end
-if ARGV[3] ~= '1' and redis.call('XLEN', log) > 0 and redis.call('PTTL', log) > 0 then return {'whole'} end
-local dropped = 0
-if redis.call('ZREM', KEYS[2], ARGV[1]) == 1 then
-  redis.call('XADD', KEYS[3], '*', unpack(ARGV, 6))
-  live_longer(KEYS[3], tonumber(ARGV[2]))
-  dropped = make_room(KEYS[3], tonumber(ARGV[4]), tonumber(ARGV[5]))
-end
-return {'ok', dropped}
+local stands = standing(ARGV[3])
+if stands ~= 'ok' then return {stands} end
+return {'ok', tell(KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[4], ARGV[5], {unpack(ARGV, 6)})}
+"""
+)
+
+#: Where the queue has a server of its own, the hand-off's first step, on the log's. KEYS log; ARGV 1 as its 3.
+STANDING: Final = PREAMBLE + _MAKE_ROOM + _HANDED_OFF + "return {standing(ARGV[1])}"
+
+#: And its second, on the queue's server. KEYS open, the job's stream of ended ones, handed; ARGV 1 job id, 2 ttl ms, 3 after
+#: how many ms to look whether its end still stands: the log's server may go back, and this one does not go back with it,
+#: 4 how many are kept, 5 how many at most, then fields and values.
+TELL: Final = (
+    PREAMBLE
+    + _MAKE_ROOM
+    + _HANDED_OFF
+    + """
+redis.call('ZADD', KEYS[3], math.floor(now_us() / 1000) + tonumber(ARGV[3]), ARGV[1])
+live_longer(KEYS[3], tonumber(ARGV[2]))
+return {'ok', tell(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[4], ARGV[5], {unpack(ARGV, 6)})}
 """
 )

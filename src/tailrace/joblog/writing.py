@@ -33,6 +33,11 @@ SEAL: Final = Script(lua.SEAL, allow_oom=True)
 ERASE: Final = Script(lua.ERASE, allow_oom=True)
 SNAPSHOT: Final = Script(lua.SNAPSHOT)
 HAND_OFF: Final = Script(lua.HAND_OFF, allow_oom=True)
+STANDING: Final = Script(lua.STANDING)
+TELL: Final = Script(lua.TELL, allow_oom=True)
+
+#: A replica that takes over may lack what its primary wrote in the last moment, or while it was cut off.
+_STANDS_MS: Final = 60_000
 
 
 class LogRefusal(Exception):  # an answer, not a fault
@@ -241,19 +246,17 @@ async def hand_off(
     be made of it, it goes without.
     """
     fields = {"job": job_id, "status": status.value, **(told or {})}
-    stream = keys.ended_of(job_id)
-    answer = await broker.run(
-        HAND_OFF,
-        [keys.log(job_id), keys.open, stream],
-        [
-            job_id,
-            ttl_ms,
-            "1" if trimmed else "0",
-            keys.ended_kept,
-            keys.ended_limit,
-            *(word for field in fields.items() for word in field),
-        ],
-    )
+    words = [word for field in fields.items() for word in field]
+    stream, bounds = keys.ended_of(job_id), [keys.ended_kept, keys.ended_limit]
+    whole = "1" if trimmed else "0"
+    if broker.apart:
+        answer = await broker.run(STANDING, [keys.log(job_id)], [whole])
+        if answer[0] == b"ok":
+            names = [keys.open, stream, keys.handed]
+            answer = await broker.queue.run(TELL, names, [job_id, ttl_ms, _STANDS_MS, *bounds, *words])
+    else:
+        names = [keys.log(job_id), keys.open, stream]
+        answer = await broker.run(HAND_OFF, names, [job_id, ttl_ms, whole, *bounds, *words])
     if answer[0] == b"ok" and answer[1]:
         logger.warning(
             "hand-off: %d ended jobs were dropped from %r although a group had not acknowledged them: "

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tailrace.joblog.writing import SEAL
-from tailrace.producer.submitting import SUBMIT
+from tailrace.producer.storing import SUBMIT
 from tailrace.schemas import JobRequest
 from tailrace.schemas.export import wire_schema_text
 from tailrace.schemas.records import WIRE_VERSION

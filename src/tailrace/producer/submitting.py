@@ -4,11 +4,12 @@ import json
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-from tailrace.joblog import Broker, End, Gone, Script, Word, erase, in_our_words, look, seal, submit_source
+from tailrace.joblog import Broker, End, Gone, erase, in_our_words, look, seal
 from tailrace.producer.inputs import TaskInputs
-from tailrace.queue import CANCEL, ENQUEUE_LUA, control_message, payload_key, queue_payload
+from tailrace.producer.storing import Storing, store
+from tailrace.queue import CANCEL, control_message
 from tailrace.schemas import (
     FIRST,
     GRACE_S,
@@ -25,10 +26,6 @@ from tailrace.schemas import (
     parse_position,
     position,
 )
-
-SUBMIT: Final = Script(submit_source(ENQUEUE_LUA))
-#: When a job is looked at first, should whoever took it from the queue have died over it.
-_FIRST_CHECK_MS: Final = 10_000
 
 
 class Stored(NamedTuple):
@@ -51,27 +48,25 @@ class Producer:
         return (await self.store(request, job_id=job_id)).job_id
 
     async def store(self, request: JobRequest, *, job_id: str | None = None) -> Stored:
-        """Store and queue a job in one script. The same id with the same request is the same job.
+        """Store and queue a job, in one script where log and queue share a server. The same id with the same request is
+        the same job.
 
         Raises: InvalidRequest, JobConflict, QueueFull, BrokerUnavailable, BrokerUnsuitable.
         """
-        job_id = new_job_id() if job_id is None else check_job_id(job_id)
-        await self._inputs.check(request)
-        keys, args = self._command(request, job_id)
-        answer = await self._broker.run(SUBMIT, keys, args)
-        return Stored(job_id, new=self._is_new(job_id, answer))
+        storing = await self._storing(request, job_id)
+        (answer,) = await store(self._broker, self._keys, [storing], capacity=self._capacity)
+        if isinstance(answer, Exception):
+            raise in_our_words(answer) or answer
+        return Stored(storing.job_id, new=self._is_new(storing.job_id, answer))
 
     async def submit_many(self, requests: Sequence[tuple[JobRequest, str | None]]) -> list[str]:
         """Submit in one round trip. Raises the first refusal after all were sent: those before and behind it are stored."""
-        job_ids = [new_job_id() if given is None else check_job_id(given) for _, given in requests]
-        for request, _ in requests:
-            await self._inputs.check(request)
-        calls = [self._command(request, job_id) for (request, _), job_id in zip(requests, job_ids, strict=True)]
-        for job_id, answer in zip(job_ids, await self._broker.run_many(SUBMIT, calls), strict=True):
+        jobs = [await self._storing(request, given) for request, given in requests]
+        for job, answer in zip(jobs, await store(self._broker, self._keys, jobs, capacity=self._capacity), strict=True):
             if isinstance(answer, Exception):
                 raise in_our_words(answer) or answer
-            self._is_new(job_id, answer)
-        return job_ids
+            self._is_new(job.job_id, answer)
+        return [job.job_id for job in jobs]
 
     async def cancel(self, job_id: str) -> Status:
         """Cancel a job: durable at once, whatever state it is in; the status it has ended with (which may be another).
@@ -103,21 +98,23 @@ class Producer:
             await self.cancel(job_id)
         while not await erase(self._broker, self._keys, job_id):  # the server lost the end
             await self.cancel(job_id)
-        await self._broker.call("ZREM", self._keys.open, job_id)
+        await self._broker.queue.call("ZREM", self._keys.open, job_id)
 
     async def _tell_worker(self, job_id: str, last: Position) -> None:
         """A word to the worker of the last attempt. If it is lost, the next append finds the log sealed."""
         if last == FIRST:
             # Nobody has begun it, and it may be due only in an hour: the next sweep takes it out of the queue.
-            await self._broker.call("ZADD", self._keys.open, "XX", 1, job_id)
+            await self._broker.queue.call("ZADD", self._keys.open, "XX", 1, job_id)
             return
         attempt = position(parse_position(last)[0], 0)
         for _, fields in await self._broker.call("XRANGE", self._keys.log(job_id), attempt, attempt):
             worker = json.loads(fields[b"attempt"])["worker"]
-            await self._broker.call("PUBLISH", self._keys.worker(worker), control_message(CANCEL, job_id))
+            await self._broker.queue.call("PUBLISH", self._keys.worker(worker), control_message(CANCEL, job_id))
 
-    def _command(self, request: JobRequest, job_id: str) -> tuple[list[str], list[Word]]:
-        keys = self._keys
+    async def _storing(self, request: JobRequest, job_id: str | None) -> Storing:
+        """Raises: InvalidRequest, BrokerUnavailable."""
+        chosen = new_job_id() if job_id is None else check_job_id(job_id)
+        await self._inputs.check(request)
         digest = request.digest()
         record = JobRecord(
             position=FIRST,
@@ -136,29 +133,16 @@ class Producer:
         )
         # The digest comes first: the submit script reads it there.
         stored: dict[str, Any] = {"digest": digest, "request": request.model_dump(mode="json", exclude_defaults=True)}
-        return (
-            [
-                keys.log(job_id),
-                keys.request(job_id),
-                keys.queue,
-                payload_key(keys, job_id),
-                keys.wake,
-                keys.open,
-            ],
-            [
-                json.dumps(stored, ensure_ascii=False, separators=(",", ":")),
-                record.model_dump_json(exclude={"position", "kind", "ts", "deadline"}, exclude_none=True),
-                digest,
-                _ms(request.delay_s),
-                _ms(request.deadline_s),
-                _ms(GRACE_S),
-                _ms(request.retention_s),
-                keys.queued(job_id),
-                queue_payload(0),
-                self._capacity,
-                job_id,
-                _FIRST_CHECK_MS,
-            ],
+        return Storing(
+            chosen,
+            named=job_id is not None,
+            request=json.dumps(stored, ensure_ascii=False, separators=(",", ":")),
+            record=record.model_dump_json(exclude={"position", "kind", "ts", "deadline"}, exclude_none=True),
+            digest=digest,
+            delay_ms=_ms(request.delay_s),
+            deadline_ms=_ms(request.deadline_s),
+            grace_ms=_ms(GRACE_S),
+            retention_ms=_ms(request.retention_s),
         )
 
     def _is_new(self, job_id: str, answer: Sequence[bytes]) -> bool:

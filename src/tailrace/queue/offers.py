@@ -38,12 +38,12 @@ async def offer(broker: Broker, keys: Keys, cards: Mapping[str, Mapping[str, Any
     """
     pairs = [word for name, card in cards.items() for word in (name, json.dumps(card))]
     if pairs:
-        await broker.run(_OFFER, [keys.tasks], [REMEMBERED_MS, *pairs])
+        await broker.queue.run(_OFFER, [keys.tasks], [REMEMBERED_MS, *pairs])
 
 
 async def offered(broker: Broker, keys: Keys, name: str) -> dict[str, Any] | None:
     """The card of a task that a worker has told of within the hour. Raises: BrokerUnavailable, BrokerUnsuitable."""
-    stored = await broker.call("HGET", keys.tasks, name)
+    stored = await broker.queue.call("HGET", keys.tasks, name)
     if not isinstance(stored, bytes):
         return None
     try:

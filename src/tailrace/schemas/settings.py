@@ -225,6 +225,8 @@ class Settings(BaseSettings):
 
     redis_url: str | None = Field(default=None, repr=False)
     """None: the embedded server. Not shown by `repr`: it may hold a password."""
+    queue_url: str | None = Field(default=None, repr=False)
+    """The server of the queue, if it is not that of the logs. A cluster of logs needs one: arq's queue is a single primary."""
     namespace: str = DEFAULT_NAMESPACE
     queue_capacity: int = Field(default=0, ge=0)
     """The most jobs that may be queued or running; 0 for no limit."""

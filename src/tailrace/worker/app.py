@@ -11,7 +11,7 @@ from typing import Final, Self
 
 from redis import Redis as BlockingRedis
 
-from tailrace.joblog import Broker, connected
+from tailrace.joblog import Broker, connected_by
 from tailrace.joblog.tasks import running
 from tailrace.queue import CancelReason, Claimed, Control, offer
 from tailrace.queue.leased import LeasedWorker
@@ -50,8 +50,8 @@ class Worker:
         renewal_client: Callable[[], BlockingRedis] | None = None,
     ) -> None:
         """`app`: its tasks. `jobs`: a client for the tasks that submit other jobs (`tailrace.client.jobs`). `broker`: one of
-        the caller's, left open; else one for `settings.redis_url`. `renewal_client` makes a blocking client of the same
-        server, where it cannot be derived from the broker's."""
+        the caller's, left open; else one for `settings.redis_url`. `renewal_client` makes a blocking client of the
+        queue's server, where it cannot be derived from the broker's."""
         self._app, self._jobs = app or App(), jobs
         self._renewal_client = renewal_client
         self.settings = settings
@@ -65,7 +65,7 @@ class Worker:
         async with AsyncExitStack() as stack:
             broker = self._given
             if broker is None:
-                broker = await stack.enter_async_context(connected(_url(settings)))
+                broker = await stack.enter_async_context(connected_by(_with_server(settings)))
             self._broker: Broker = broker
             upstreams = await stack.enter_async_context(Upstreams(settings))
             self._tools = Tools(upstreams, self._app, self._jobs, settings.limits)
@@ -74,16 +74,16 @@ class Worker:
                 LeasedWorker(
                     self._handle,
                     keys=keys,
-                    redis=self._broker.redis,
+                    redis=self._broker.queue.redis,
                     worker_name=self.name,
                     max_jobs=settings.worker.max_jobs,
                     lease_s=settings.worker.lease_s,
                     renewal_client=self._renewal_client,
-                    script=self._broker.raw,
+                    script=self._broker.queue.raw,
                 )
             )
             await stack.enter_async_context(
-                Control(self._on_word, keys=keys, redis=self._broker.redis, worker_name=self.name)
+                Control(self._on_word, keys=keys, redis=self._broker.queue.redis, worker_name=self.name)
             )
             longest_wait_ms = max(LONGEST_WAIT_MS, int(settings.worker.lease_s * 2000))
             sweep = sweep_for_ever(
@@ -168,7 +168,7 @@ class Worker:
                     claimed.cancel(CancelReason.CANCELLED)
 
 
-def _url(settings: Settings) -> str:
+def _with_server(settings: Settings) -> Settings:
     if settings.redis_url is None:
         raise InvalidRequest("a worker needs a Redis: set TAILRACE_REDIS_URL, or pass broker=")
-    return settings.redis_url
+    return settings

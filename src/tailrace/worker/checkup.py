@@ -12,7 +12,7 @@ from tailrace.schemas import END, FIRST, GRACE_S, BrokerUnavailable, JsonObject,
 #: No pause between two runs of a job is that long, nor a lease by default: who waits longer in the queue after having
 #: been due waits for a clock that went back.
 LONGEST_WAIT_MS: Final = 150_000
-_COMMANDS: Final = 4
+_COMMANDS: Final = 3
 
 
 class Finding(StrEnum):
@@ -93,11 +93,20 @@ async def glance(broker: Broker, keys: Keys, job_ids: Sequence[str]) -> list[Gla
             ("XREVRANGE", log, "+", "-", "COUNT", 1),
             ("XRANGE", log, FIRST, FIRST),
             ("EXISTS", log),
-            ("ZSCORE", keys.queue, keys.queued(job_id)),
         ]
-    answers = await broker.many(commands) if commands else []
+    if not commands:
+        return []
+    queued = [("ZSCORE", keys.queue, keys.queued(job_id)) for job_id in job_ids]
+    # The queue first: a job that ends meanwhile is not taken for one that the queue has forgotten.
+    if broker.apart:
+        scores = await broker.queue.many(queued)
+        answers = await broker.many(commands)
+    else:
+        both = await broker.many([*queued, *commands])
+        scores, answers = both[: len(queued)], both[len(queued) :]
     return [
-        _glance(job_id, answers[number * _COMMANDS : (number + 1) * _COMMANDS]) for number, job_id in enumerate(job_ids)
+        _glance(job_id, [*answers[number * _COMMANDS : (number + 1) * _COMMANDS], scores[number]])
+        for number, job_id in enumerate(job_ids)
     ]
 
 

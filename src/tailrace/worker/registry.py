@@ -44,20 +44,20 @@ async def announce(broker: Broker, keys: Keys, card: WorkerCard, *, counts_s: fl
     """Say that this worker lives; it counts for so long. Raises: BrokerUnavailable, BrokerUnsuitable."""
     said = {name: value for name, value in asdict(card).items() if name in ("host", "pid", "jobs", "max_jobs")}
     names = [keys.workers, keys.worker(card.name)]
-    await broker.run(_ANNOUNCE, names, [card.name, json.dumps(said), int(counts_s * 1000), REMEMBERED_MS])
+    await broker.queue.run(_ANNOUNCE, names, [card.name, json.dumps(said), int(counts_s * 1000), REMEMBERED_MS])
 
 
 async def take_leave(broker: Broker, keys: Keys, name: str) -> None:
     """Say that this worker ends as it should. Raises: BrokerUnavailable, BrokerUnsuitable."""
-    await broker.call("ZREM", keys.workers, name)
-    await broker.call("DEL", keys.worker(name))
+    await broker.queue.call("ZREM", keys.workers, name)
+    await broker.queue.call("DEL", keys.worker(name))
 
 
 async def known_workers(broker: Broker, keys: Keys) -> list[WorkerCard]:
     """The workers of the last hour, the longest silent first. Raises: BrokerUnavailable, BrokerUnsuitable."""
-    found = with_scores(await broker.call("ZRANGE", keys.workers, 0, -1, "WITHSCORES"))
+    found = with_scores(await broker.queue.call("ZRANGE", keys.workers, 0, -1, "WITHSCORES"))
     names = [name for name, _ in found]
-    cards = await broker.many([("GET", keys.worker(name)) for name in names]) if names else []
+    cards = await broker.queue.many([("GET", keys.worker(name)) for name in names]) if names else []
     return [_card(name, int(score), card) for name, (_, score), card in zip(names, found, cards, strict=True)]
 
 

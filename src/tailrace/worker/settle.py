@@ -9,7 +9,7 @@ from tailrace.queue import IN_PROGRESS_PREFIX, RETRY_PREFIX, payload_key
 from tailrace.schemas import ErrorDetail, JobNotFound, JsonObject, Keys, Status
 from tailrace.tasks import Jobs
 from tailrace.worker.following import end_children, start_follow_up
-from tailrace.worker.sweep_scripts import LEAVE
+from tailrace.worker.sweep_scripts import FORGET, LEAVE, OVER
 
 #: Above this, compressing is left to a thread: 1 MiB takes some 30 ms, which a thousand streams would feel.
 _THREAD_CHARACTERS: Final = 64 * 1024
@@ -70,9 +70,14 @@ async def leave(broker: Broker, keys: Keys, job_id: str, *, deleted: bool = Fals
     Raises: BrokerUnavailable, BrokerUnsuitable.
     """
     queued_id = keys.queued(job_id)
-    names = [keys.log(job_id), keys.open, keys.queue, IN_PROGRESS_PREFIX + queued_id]
-    names += [payload_key(keys, job_id), RETRY_PREFIX + queued_id]
-    return bool(await broker.run(LEAVE, names, [job_id, queued_id, "1" if deleted else "0"]))
+    names = [keys.open, keys.queue, IN_PROGRESS_PREFIX + queued_id, payload_key(keys, job_id), RETRY_PREFIX + queued_id]
+    args = [job_id, queued_id, "1" if deleted else "0"]
+    if not broker.apart:
+        return bool(await broker.run(LEAVE, [keys.log(job_id), *names], args))
+    over = await broker.run(OVER, [keys.log(job_id)], [])
+    if over:
+        await broker.queue.run(FORGET, names, [*args, over])
+    return bool(over)
 
 
 async def end_damaged(broker: Broker, keys: Keys, job_id: str) -> None:

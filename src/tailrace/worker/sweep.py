@@ -16,12 +16,12 @@ from typing import Any, Final
 
 from tailrace.joblog import Broker, seal_expired, translated
 from tailrace.queue import IN_PROGRESS_PREFIX, Outage, enqueue
-from tailrace.schemas import Keys, TailraceError
+from tailrace.schemas import BrokerUnavailable, Keys, TailraceError
 from tailrace.tasks import Jobs
 from tailrace.worker.checkup import LONGEST_WAIT_MS, Finding, Glance, glance
 from tailrace.worker.registry import WorkerCard, known_workers, with_scores
 from tailrace.worker.settle import end_damaged, leave, settle
-from tailrace.worker.sweep_scripts import BRING_FORWARD, REOPEN, TAKE_DUE
+from tailrace.worker.sweep_scripts import BRING_FORWARD, INDEX, OPEN_FOR, REOPEN, TAKE_DUE
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +101,8 @@ async def sweep_for_ever(
         try:
             swept = await sweep(broker, keys, longest_wait_ms=longest_wait_ms, jobs=jobs)
             reopened, seen = await reopen(broker, keys, seen)
+            if broker.apart:
+                reopened += await reopen_handed_off(broker, keys)
         except TailraceError as error:
             await asyncio.sleep(outage.failed(error))
             continue
@@ -123,8 +125,10 @@ async def sweep(
     """Check the open jobs whose check is due, up to A_ROUND, and heal them. Raises: BrokerUnavailable, BrokerUnsuitable."""
     swept = Swept()
     while swept.checked < A_ROUND:
-        now_ms, due = await broker.run(TAKE_DUE, [keys.open], [AT_ONCE, NEXT_CHECK_MS])
+        now_ms, due = await broker.queue.run(TAKE_DUE, [keys.open], [AT_ONCE, NEXT_CHECK_MS])
         job_ids = [job_id.decode("utf-8", "replace") for job_id in due]
+        if broker.apart and job_ids:
+            now_ms = await broker.now_ms()  # deadlines are by the clock of the log's server
         for seen in await _glances(broker, keys, job_ids, swept):
             try:
                 await _heal(broker, keys, seen, now_ms, swept, longest_wait_ms, jobs)
@@ -156,14 +160,14 @@ async def _heal(
         case Finding.WELL:
             last_ms = seen.last_check_ms(now_ms)
             if last_ms < now_ms + NEXT_CHECK_MS:
-                await broker.call("ZADD", keys.open, "XX", last_ms, job_id)
+                await broker.queue.call("ZADD", keys.open, "XX", last_ms, job_id)
         case Finding.UNQUEUED:
             await _queue(broker, keys, seen, now_ms)
             swept.queued += 1
         case Finding.STUCK:
             queued_id = keys.queued(job_id)
             names = [keys.queue, IN_PROGRESS_PREFIX + queued_id, keys.wake]
-            swept.queued += await broker.run(BRING_FORWARD, names, [queued_id, longest_wait_ms])
+            swept.queued += await broker.queue.run(BRING_FORWARD, names, [queued_id, longest_wait_ms])
         case Finding.OVERDUE:
             await seal_expired(broker, keys, job_id, seen.incarnation)
             await settle(broker, keys, job_id, jobs=jobs)
@@ -193,9 +197,10 @@ async def _queue(broker: Broker, keys: Keys, seen: Glance, now_ms: int) -> None:
         due_ms = max(now_ms, _ms((seen.job or {}).get("ts")) + round(1000 * float(request.get("delay_s", 0))))
     delay_ms = min(due_ms - now_ms, last_ms - now_ms - 1000)
     with translated():
-        await enqueue(broker.redis, keys, seen.job_id, delay_ms=max(0, delay_ms), ttl_ms=max(1000, last_ms - now_ms))
+        redis, ttl_ms = broker.queue.redis, max(1000, last_ms - now_ms)
+        await enqueue(redis, keys, seen.job_id, delay_ms=max(0, delay_ms), ttl_ms=ttl_ms)
     if due_ms > now_ms:
-        await broker.call("ZADD", keys.open, "XX", due_ms + _AFTER_DUE_MS, seen.job_id)
+        await broker.queue.call("ZADD", keys.open, "XX", due_ms + _AFTER_DUE_MS, seen.job_id)
 
 
 def _ms(value: object) -> int:
@@ -208,17 +213,44 @@ async def reopen(broker: Broker, keys: Keys, start: int) -> tuple[int, int]:
 
     Raises: BrokerUnavailable, BrokerUnsuitable.
     """
-    found = await broker.call("ZRANGE", keys.queue, start, start + AT_ONCE - 1, "WITHSCORES")
+    found = await broker.queue.call("ZRANGE", keys.queue, start, start + AT_ONCE - 1, "WITHSCORES")
     scored = {keys.job_of(queued_id): score for queued_id, score in with_scores(found)}
     job_ids = [job_id for job_id in scored if job_id is not None]
-    scores = await broker.many([("ZSCORE", keys.open, job_id) for job_id in job_ids]) if job_ids else []
-    now_ms = await broker.now_ms() if None in scores else 0
+    scores = await broker.queue.many([("ZSCORE", keys.open, job_id) for job_id in job_ids]) if job_ids else []
+    now_ms = await broker.queue.now_ms() if None in scores else 0
     count = 0
     for job_id, score in zip(job_ids, scores, strict=True):
         if score is None:
             next_check = int(max(now_ms, scored[job_id])) + _AFTER_DUE_MS
-            count += await broker.run(REOPEN, [keys.log(job_id), keys.open], [job_id, next_check])
+            count += await _reopen(broker, keys, job_id, next_check)
     return count, start + AT_ONCE if len(found) == 2 * AT_ONCE else 0
+
+
+async def reopen_handed_off(broker: Broker, keys: Keys) -> int:
+    """Put jobs back into the index whose log has lost its end since they were handed off: the log's server went back, and
+    the queue's did not go back with it. How many; the others are forgotten.
+
+    Raises: BrokerUnavailable, BrokerUnsuitable.
+    """
+    count = 0
+    while True:
+        now_ms, due = await broker.queue.run(TAKE_DUE, [keys.handed], [AT_ONCE, NEXT_CHECK_MS])
+        for job_id in due:
+            try:
+                count += await _reopen(broker, keys, job_id.decode("utf-8", "replace"), now_ms)
+            except BrokerUnavailable:  # of several servers, this one: it is looked at again
+                continue
+            await broker.queue.call("ZREM", keys.handed, job_id)
+        if len(due) < AT_ONCE:
+            return count
+
+
+async def _reopen(broker: Broker, keys: Keys, job_id: str, next_check_ms: int) -> int:
+    """Put a job back into the index if its log is open; how many."""
+    if not broker.apart:
+        return int(await broker.run(REOPEN, [keys.log(job_id), keys.open], [job_id, next_check_ms]))
+    ttl_ms = await broker.run(OPEN_FOR, [keys.log(job_id)], [])
+    return int(await broker.queue.run(INDEX, [keys.open], [job_id, next_check_ms, ttl_ms])) if ttl_ms else 0
 
 
 async def sweep_report(broker: Broker, keys: Keys, *, limit: int = A_ROUND) -> SweepReport:
@@ -226,8 +258,9 @@ async def sweep_report(broker: Broker, keys: Keys, *, limit: int = A_ROUND) -> S
 
     Raises: BrokerUnavailable, BrokerUnsuitable.
     """
-    now_ms = await broker.now_ms()
-    due = with_scores(await broker.call("ZRANGE", keys.open, 0, limit - 1, "WITHSCORES"))
+    now_ms = await broker.queue.now_ms()
+    log_ms = await broker.now_ms() if broker.apart else now_ms
+    due = with_scores(await broker.queue.call("ZRANGE", keys.open, 0, limit - 1, "WITHSCORES"))
     counts: Counter[Finding] = Counter()
     jobs: dict[Finding, tuple[str, ...]] = {}
     for start in range(0, len(due), AT_ONCE):
@@ -235,15 +268,15 @@ async def sweep_report(broker: Broker, keys: Keys, *, limit: int = A_ROUND) -> S
         for seen in await glance(broker, keys, job_ids):
             if seen is None:
                 continue
-            finding = seen.finding(now_ms)
+            finding = seen.finding(log_ms)
             counts[finding] += 1
             named = jobs.get(finding, ())
             if finding is not Finding.WELL and len(named) < _NAMED:
                 jobs[finding] = (*named, seen.job_id)
     return SweepReport(
         checked=len(due),
-        open=await broker.call("ZCARD", keys.open),
-        queued=await broker.call("ZCARD", keys.queue),
+        open=await broker.queue.call("ZCARD", keys.open),
+        queued=await broker.queue.call("ZCARD", keys.queue),
         late=sum(score < now_ms - NEXT_CHECK_MS for _, score in due),
         findings=counts,
         jobs=jobs,

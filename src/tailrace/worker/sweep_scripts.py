@@ -21,24 +21,41 @@ return {now, due}
     allow_oom=True,
 )
 
+_LEAVE: Final = """
+local function over()
+  if redis.call('EXISTS', log) == 0 then return 2 end
+  return sealed() and 1 or 0
+end
+local function forget(over, deleted, open, queue, in_progress, payload, retry)
+  if over == 2 or deleted == '1' then redis.call('ZREM', open, ARGV[1]) end
+  if redis.call('EXISTS', in_progress) == 0 then
+    redis.call('ZREM', queue, ARGV[2])
+    redis.call('DEL', payload, retry)
+  end
+end
+"""
+
 #: KEYS log, open, queue, in-progress, payload, retry; ARGV 1 job id, 2 queued id. Forgets a job whose log is over: out
 #: of the queue, unless somebody holds it; out of the index only if no log is left, or '1' in ARGV 3. Not if the log is open
 #: (again): what was read a moment ago may be what the server has lost since.
 LEAVE: Final = Script(
     PREAMBLE
+    + _LEAVE
     + """
-if redis.call('EXISTS', log) == 1 then
-  if not sealed() then return 0 end
-  if ARGV[3] == '1' then redis.call('ZREM', KEYS[2], ARGV[1]) end
-else
-  redis.call('ZREM', KEYS[2], ARGV[1])
-end
-if redis.call('EXISTS', KEYS[4]) == 0 then
-  redis.call('ZREM', KEYS[3], ARGV[2])
-  redis.call('DEL', KEYS[5], KEYS[6])
-end
-return 1
+local over = over()
+if over > 0 then forget(over, ARGV[3], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]) end
+return over
 """,
+    allow_oom=True,
+)
+
+#: The same in two steps, where the queue has a server of its own. KEYS log. Answers 0 for an open one, 1 if it is over, 2 if
+#: there is none.
+OVER: Final = Script(PREAMBLE + _LEAVE + "return over()")
+
+#: KEYS open, queue, in-progress, payload, retry; ARGV as LEAVE's, 4 what OVER answered.
+FORGET: Final = Script(
+    PREAMBLE + _LEAVE + "forget(tonumber(ARGV[4]), ARGV[3], unpack(KEYS)) return 1",
     allow_oom=True,
 )
 
@@ -65,5 +82,21 @@ if redis.call('EXISTS', log) == 0 or sealed() or redis.call('ZSCORE', KEYS[2], A
 redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
 live_longer(KEYS[2], redis.call('PTTL', log))
 return 1
+"""
+)
+
+#: The same in two steps. KEYS log. For how many ms an open one lives; 0 if it is not open.
+OPEN_FOR: Final = Script(
+    PREAMBLE
+    + "if redis.call('EXISTS', log) == 0 or sealed() then return 0 end return math.max(0, redis.call('PTTL', log))"
+)
+
+#: KEYS open; ARGV 1 job id, 2 next check at, 3 for how many ms its log lives.
+INDEX: Final = Script(
+    PREAMBLE
+    + """
+local added = redis.call('ZADD', KEYS[1], 'NX', ARGV[2], ARGV[1])
+live_longer(KEYS[1], tonumber(ARGV[3]))
+return added
 """
 )

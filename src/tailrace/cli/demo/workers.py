@@ -12,7 +12,7 @@ from typing import IO, Final
 from redis.exceptions import RedisError
 
 from tailrace.cli.worker_process import ready_line
-from tailrace.joblog import connected
+from tailrace.joblog import connected_by
 from tailrace.queue import hand_back
 from tailrace.schemas import Settings, TailraceError
 
@@ -110,6 +110,6 @@ class Workers:
         settings = self._settings
         # While Redis is away its jobs run again when their leases end.
         with suppress(RedisError, OSError, TailraceError):
-            async with connected(settings.redis_url or "") as broker:
-                given = await hand_back(broker.redis, settings.keys, name, lease_s=settings.worker.lease_s)
+            async with connected_by(settings) as broker:
+                given = await hand_back(broker.queue.redis, settings.keys, name, lease_s=settings.worker.lease_s)
             self._tell(f"the dead worker's jobs are handed back ({given}); another worker process is started")

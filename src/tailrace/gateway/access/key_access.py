@@ -59,7 +59,7 @@ class KeyAccess:
         if grant is None or tenant is None:
             raise _refusal("the token is not for this job, or not of this gateway", "invalid_token")
         tailrace = gateway_of(connection).tailrace
-        if await tailrace.broker.now_ms() >= grant.expires_ms:
+        if await tailrace.broker.queue.now_ms() >= grant.expires_ms:
             raise _refusal("the token has expired: ask for another", "token_expired")
         if _CANCELS in connection.query_params:
             raise ApiError(403, f"who reads with a token cannot cancel: leave {_CANCELS} out", code="read_only")

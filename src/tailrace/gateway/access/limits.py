@@ -82,7 +82,7 @@ class Limits:
         limit = self.settings.requests_per_minute
         if limit is None:
             return
-        wait_ms: int = await broker.run(_ADMIT, [keys.tenant_requests(self.tenant)], [limit])
+        wait_ms: int = await broker.queue.run(_ADMIT, [keys.tenant_requests(self.tenant)], [limit])
         if wait_ms:
             raise _refusal(
                 f"more than {limit} requests a minute",
@@ -99,14 +99,14 @@ class Limits:
         if limit is None:
             return False
         arguments: list[Word] = [job_id, limit, round(life_s * 1000)]
-        answer = await broker.run(_TAKE, [keys.tenant_jobs(self.tenant)], arguments)
+        answer = await broker.queue.run(_TAKE, [keys.tenant_jobs(self.tenant)], arguments)
         if answer == b"full":
             if await broker.call("EXISTS", keys.log(job_id)):
                 return False  # sent again: the answer is the job that it is, or a conflict
             loop = asyncio.get_running_loop()
             if loop.time() >= self._full_until:
                 await self._forget_ended(broker, keys)
-                answer = await broker.run(_TAKE, [keys.tenant_jobs(self.tenant)], arguments)
+                answer = await broker.queue.run(_TAKE, [keys.tenant_jobs(self.tenant)], arguments)
                 if answer == b"full":
                     self._full_until = loop.time() + _LOOK_AGAIN_S
         if answer == b"full":
@@ -115,7 +115,7 @@ class Limits:
 
     async def leave_job(self, broker: Broker, keys: Keys, job_id: str) -> None:
         """The job was not stored. Raises: BrokerUnavailable."""
-        await broker.call("HDEL", keys.tenant_jobs(self.tenant), job_id)
+        await broker.queue.call("HDEL", keys.tenant_jobs(self.tenant), job_id)
 
     def check_stream(self) -> None:
         """Promise this request a place for its stream. Raises: ApiError (429)."""
@@ -128,8 +128,8 @@ class Limits:
 
     async def _forget_ended(self, broker: Broker, keys: Keys) -> None:
         """Take out the jobs that have ended, and those that never began."""
-        held: dict[bytes, bytes] = await broker.call("HGETALL", keys.tenant_jobs(self.tenant))
-        now_ms = await broker.now_ms()
+        held: dict[bytes, bytes] = await broker.queue.call("HGETALL", keys.tenant_jobs(self.tenant))
+        now_ms = await broker.queue.now_ms()
         gone: list[bytes] = []
         others: list[bytes] = []
         for job_id, times in held.items():
@@ -147,7 +147,7 @@ class Limits:
                 if top[0][0] == END.encode() if top else exists or not young:
                     gone.append(job_id)
         if gone:
-            await broker.call("HDEL", keys.tenant_jobs(self.tenant), *gone)
+            await broker.queue.call("HDEL", keys.tenant_jobs(self.tenant), *gone)
 
 
 def _refusal(what: str, *, retry_after_s: int = _RETRY_AFTER_S) -> ApiError:

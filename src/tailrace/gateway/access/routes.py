@@ -43,7 +43,7 @@ async def make_token(
     signer = cast("Signer", request.app.state.signer)
     _, overview = await found_job(gateway, job_id, principal)
     incarnation = overview.job.get("incarnation")
-    expires_ms = await gateway.tailrace.broker.now_ms() + round((asked or TokenToMake()).expires_in_s * 1000)
+    expires_ms = await gateway.tailrace.broker.queue.now_ms() + round((asked or TokenToMake()).expires_in_s * 1000)
     token = signer.sign(
         job_id, Grant(expires_ms, principal.tenant, incarnation if isinstance(incarnation, str) else "")
     )

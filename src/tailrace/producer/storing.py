@@ -1,0 +1,113 @@
+"""Putting a job into the log and the queue: in one script where they share a server, else in three steps.
+
+    admit (queue's server: the index knows of the job)  ->  store (log's)  ->  queue (queue's)
+
+Each step may be repeated. A producer that dies between them leaves an entry in the index, which the sweep looks into: a job
+that is stored is queued then, one that is not is forgotten. It was not accepted: only the last step's answer is told.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from tailrace.joblog import ADMIT, STORE, Broker, Script, Word, queue_source, submit_source
+from tailrace.queue import ENQUEUE_LUA, payload_key, queue_payload
+from tailrace.schemas import Keys
+
+SUBMIT: Final = Script(submit_source(ENQUEUE_LUA))
+_ADMIT: Final = Script(ADMIT)
+_STORE: Final = Script(STORE)
+_QUEUE: Final = Script(queue_source(ENQUEUE_LUA))
+#: When a job is looked at first, should whoever took it from the queue have died over it.
+_FIRST_CHECK_MS: Final = 10_000
+
+Call = tuple[list[str], list[Word]]
+"""A script's keys and arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storing:
+    """A job on its way."""
+
+    job_id: str
+    named: bool
+    """Whether the caller chose the id: then the job may be there already."""
+    request: str
+    record: str
+    """Of the log's first record what does not depend on when it is written."""
+    digest: str
+    delay_ms: int
+    deadline_ms: int
+    grace_ms: int
+    retention_ms: int
+
+    @property
+    def ttl_ms(self) -> int:
+        return self.delay_ms + self.deadline_ms + self.grace_ms + self.retention_ms
+
+    @property
+    def times(self) -> list[Word]:
+        return [self.delay_ms, self.deadline_ms, self.grace_ms, self.retention_ms]
+
+    def submit(self, keys: Keys, capacity: int) -> Call:
+        names = [*self._log(keys), keys.queue, payload_key(keys, self.job_id), keys.wake, keys.open]
+        queued: list[Word] = [keys.queued(self.job_id), queue_payload(0), capacity, self.job_id, _FIRST_CHECK_MS]
+        return names, [self.request, self.record, self.digest, *self.times, *queued]
+
+    def admit(self, keys: Keys, capacity: int) -> Call:
+        return [keys.open, keys.queue], [self.job_id, self.delay_ms + _FIRST_CHECK_MS, self.ttl_ms, capacity]
+
+    def look(self, keys: Keys) -> Call:
+        return self._log(keys), ["", "", self.digest, *self.times]
+
+    def store(self, keys: Keys) -> Call:
+        return self._log(keys), [self.request, self.record, self.digest, *self.times]
+
+    def queue(self, keys: Keys) -> Call:
+        names = [keys.queue, payload_key(keys, self.job_id), keys.wake, keys.open]
+        queued: list[Word] = [keys.queued(self.job_id), queue_payload(0)]
+        return names, [*queued, self.delay_ms, self.ttl_ms, self.job_id, _FIRST_CHECK_MS]
+
+    def _log(self, keys: Keys) -> list[str]:
+        return [keys.log(self.job_id), keys.request(self.job_id)]
+
+
+async def store(broker: Broker, keys: Keys, jobs: Sequence[Storing], *, capacity: int) -> list[Any]:
+    """Store and queue jobs in as few round trips as it takes. What became of each: `[b"stored"]`, `[b"same"]`,
+    `[b"conflict"]`, `[b"full"]`, or the error that it met.
+
+    Raises: BrokerUnavailable, BrokerUnsuitable.
+    """
+    if broker.apart:
+        return await _store_apart(broker, keys, jobs, capacity)
+    if len(jobs) == 1:
+        return [await broker.run(SUBMIT, *jobs[0].submit(keys, capacity))]
+    return await broker.run_many(SUBMIT, [job.submit(keys, capacity) for job in jobs])
+
+
+async def _store_apart(broker: Broker, keys: Keys, jobs: Sequence[Storing], capacity: int) -> list[Any]:
+    answers: dict[Storing, Any] = {}
+    named = [job for job in jobs if job.named]
+    # Before the queue is asked for a place: a job that is there already needs none.
+    answers.update(await _all(broker, _STORE, {job: job.look(keys) for job in named}))
+    new = [job for job in jobs if _word(answers.get(job)) in ("", "none")]
+    admitted = await _all(broker.queue, _ADMIT, {job: job.admit(keys, capacity) for job in new})
+    answers.update(admitted)
+    placed = [job for job in new if _word(admitted[job]) == "ok"]
+    answers.update(await _all(broker, _STORE, {job: job.store(keys) for job in placed}))
+    # Also one that was there and has not ended: who stored it may have died before it was queued.
+    stored = [job for job in jobs if _word(answers[job]) in ("stored", "same") and answers[job][1]]
+    queued = await _all(broker.queue, _QUEUE, {job: job.queue(keys) for job in stored})
+    answers.update((job, answer) for job, answer in queued.items() if isinstance(answer, Exception))
+    return [answers[job] for job in jobs]
+
+
+async def _all(broker: Broker, script: Script, calls: dict[Storing, Call]) -> dict[Storing, Any]:
+    if len(calls) == 1:
+        ((job, call),) = calls.items()
+        return {job: await broker.run(script, *call)}
+    return dict(zip(calls, await broker.run_many(script, list(calls.values())), strict=True)) if calls else {}
+
+
+def _word(answer: Any) -> str:
+    return cast("list[bytes]", answer)[0].decode() if isinstance(answer, list) else ""
