@@ -9,7 +9,9 @@ from typing import Any, cast
 
 from tailrace.client.reading import EventStream, RecordStream, TextStream, ill_end
 from tailrace.consumer import Consumer, Stream, Tails
-from tailrace.consumer.hub import Channel, Hub, Listener, LiveFeed, News
+from tailrace.consumer.channels import Channel, Listener, LiveFeed, News
+from tailrace.consumer.ear import Ear
+from tailrace.consumer.hub import Hub
 from tailrace.joblog import Broker, Look, Publication, follow
 from tailrace.schemas import (
     END,
@@ -108,7 +110,7 @@ class MemoryLog:
                 raise AssertionError(command)
 
     def listen(self, job_id: str, listener: Listener) -> Channel:
-        channel = Channel(job_id)
+        channel = Channel(job_id, cast("Ear", None))
         channel.listeners[listener] = None
         self.channels.append(channel)
         return channel

@@ -12,7 +12,7 @@ from running_readers import TEST_S, heard, read, reading, subscribers, unheard, 
 
 from job_logs import Job, sealed, submitted
 from tailrace.consumer import Consumer
-from tailrace.consumer.hub import BUFFERED_CHARACTERS, BUFFERED_PUBLICATIONS, LiveFeed
+from tailrace.consumer.channels import BUFFERED_CHARACTERS, BUFFERED_PUBLICATIONS, LiveFeed
 from tailrace.joblog import (
     Broker,
     End,

@@ -10,8 +10,9 @@ from running_readers import heard, read, reading, unreachable
 
 from job_logs import attached, request, sealed, submitted, wait_until
 from scripted_server import scripted, words
-from tailrace.consumer import Consumer, hub
-from tailrace.consumer.hub import Hub, LiveFeed
+from tailrace.consumer import Consumer, ear
+from tailrace.consumer.channels import LiveFeed
+from tailrace.consumer.hub import Hub
 from tailrace.joblog import (
     Broker,
     End,
@@ -163,7 +164,7 @@ async def test_a_hub_that_nobody_asked_anything_opens_no_connection(real_redis: 
 async def test_a_connection_that_answers_no_ping_is_left_for_another(
     monkeypatch: pytest.MonkeyPatch, *, answers_pings: bool
 ) -> None:
-    monkeypatch.setattr(hub, "SILENCE_S", 0.05)
+    monkeypatch.setattr(ear, "SILENCE_S", 0.05)
     subscribed, pinged = asyncio.Event(), asyncio.Event()
     connections: list[int] = []
 

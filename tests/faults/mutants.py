@@ -33,8 +33,8 @@ MUTANTS: Final = [
     Mutant(
         1,
         "what waits is sent in another order",
-        "worker/relay.py",
-        "self.pending.extend(lines)",
+        "worker/log_writer.py",
+        "self.pending += lines",
         "self.pending[:0] = lines",
         "test_faults_network.py::test_resets_and_cut_replies_cost_nobody_a_record",
     ),
@@ -113,7 +113,7 @@ MUTANTS: Final = [
     Mutant(
         6,
         "what the server lost is not written again",
-        "worker/relay.py",
+        "worker/log_writer.py",
         "self.pending = [*again, *self.sent, *self.pending]",
         "self.pending = [*self.sent, *self.pending]",
         "test_faults_server.py::test_a_server_that_lost_its_last_second_gets_it_written_again",

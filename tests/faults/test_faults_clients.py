@@ -12,7 +12,7 @@ import pytest
 from fault_world import Process, counts, world
 
 from tailrace import AsyncTailrace, JobConflict, JobNotFound
-from tailrace.consumer.hub import BUFFERED_CHARACTERS
+from tailrace.consumer.channels import BUFFERED_CHARACTERS
 from tailrace.consumer.links import Link
 
 fast = pytest.mark.faults_fast

@@ -244,7 +244,7 @@ async def test_a_full_server_delays_refuses_new_jobs_and_still_takes_ends(chance
         await witness.check(w.text(200), silence_s=6)
         await cancelled.check(None, status=Status.CANCELLED)
         assert w.calls <= 3
-        assert counts(worker.said(), "WARNING tailrace.worker.relay") <= 1, "one line, not one a try"
+        assert counts(worker.said(), "WARNING tailrace.worker.lane") <= 1, "one line, not one a try"
 
 
 @pytest.mark.parametrize("evicted", ["log", "request", "snapshot", "tombstone", "queue", "open"])
@@ -366,7 +366,7 @@ async def test_a_full_disk_delays_and_loses_nothing(
             await asyncio.sleep(1)
             ballast.unlink()
         await witness.check(w.text(500), silence_s=10)
-        assert counts(worker.said(), "WARNING tailrace.worker.relay") <= 1, "one line, not one a try"
+        assert counts(worker.said(), "WARNING tailrace.worker.lane") <= 1, "one line, not one a try"
 
 
 @fast

@@ -141,7 +141,7 @@ async def test_what_is_no_redis_is_unavailable_at_once() -> None:
 async def test_closing_the_client_closes_the_connection(server_url: str) -> None:
     async with connected(server_url) as broker:
         assert await broker.call("PING")
-        wire = broker._pipe._wire  # pyright: ignore[reportPrivateUsage]
+        wire = broker.shared_pipe._wire  # pyright: ignore[reportPrivateUsage]
         assert wire is not None
         assert not wire.closed
     assert wire.closed

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 from unittest.mock import patch
 
-from tailrace.consumer.hub import Hub
+from tailrace.consumer.ear import Ear
 from tailrace.joblog import Claim
 from tailrace.schemas import END, Entry
+from tailrace.worker.log_writer import LogWriter
 from tailrace.worker.memory import Line, Memory
-from tailrace.worker.relay import LogWriter
 from tailrace.worker.splice import Splice
 from tailrace.worker.sweep import Swept
 
@@ -86,7 +86,7 @@ def _blindly(writer: LogWriter) -> None:
 
 
 def _never_again(relay: Any, writers: Any, _error: Exception) -> None:
-    """As `Relay._later`, but what was not answered counts as written."""
+    """As `Lane._later`, but what was not answered counts as written."""
     for writer in writers:
         if writer.refusal is None:
             writer.acknowledged()
@@ -100,18 +100,18 @@ def _all_is_new(_splice: Splice, line: Line) -> list[Line]:
     return [line]
 
 
-def _deaf(hub: Hub, message: object) -> None:
-    """As `Hub._take`, but a reader is not told that it was cut off."""
+def _deaf(ear: Ear, message: object) -> None:
+    """As `Ear._take`, but a reader is not told that it was cut off."""
     match message:
         case [b"subscribe", bytes(name), int()]:
-            channel = hub._channels.get(name.decode())
+            channel = ear.channels.get(name.decode())
             if channel is not None:
                 channel.confirmed.set()
         case _:
-            _TAKE(hub, message)
+            _TAKE(ear, message)
 
 
-_TAKE: Final = Hub._take
+_TAKE: Final = Ear._take
 
 
 async def _nothing(*_: object, **__: object) -> None:
@@ -167,26 +167,28 @@ MUTANTS: Final[dict[str, InLua | InPython]] = {
     ),
     "submit forgets to queue": _lua(("redis.call('ZADD', queue, string.format('%.0f', due_ms), id)", "")),
     # The worker.
-    "a replay cannot be restarted": _python(("tailrace.worker.relay.LogWriter.go_on", _replay_once), theme="loss"),
-    "a writer remembers nothing": _python(("tailrace.worker.relay.LogWriter.acknowledged", _blindly), theme="loss"),
+    "a replay cannot be restarted": _python(("tailrace.worker.log_writer.LogWriter.go_on", _replay_once), theme="loss"),
+    "a writer remembers nothing": _python(
+        ("tailrace.worker.log_writer.LogWriter.acknowledged", _blindly), theme="loss"
+    ),
     "what was not answered counts as written": _python(
-        ("tailrace.worker.relay.Relay._later", _never_again), theme="network"
+        ("tailrace.worker.lane.Lane._later", _never_again), theme="network"
     ),
     "an attempt does not look after what it comes": _python(
-        ("tailrace.worker.relay.Memory.go_back", _nothing_lost), theme="loss"
+        ("tailrace.worker.memory.Memory.go_back", _nothing_lost), theme="loss"
     ),
     "a new attempt does not splice": _python(("tailrace.worker.splice.Splice.feed", _all_is_new), theme="deaths"),
     "a hand-off does not look at the log": _lua(
-        ("if redis.call('EXISTS', log) == 1 and not sealed() then return {'open'} end", ""),
-        ("if ARGV[3] ~= '1' and redis.call('XLEN', log) > 0 and redis.call('PTTL', log) > 0", "if false"),
+        ("if redis.call('EXISTS', log) == 1 and not sealed() then return 'open' end", ""),
+        ("if trimmed ~= '1' and redis.call('XLEN', log) > 0 and redis.call('PTTL', log) > 0", "if false"),
         theme="loss",
     ),
     "nobody sweeps": _python(("tailrace.worker.sweep.sweep", _nothing_open), theme="loss"),
     # The readers.
     "a reader takes what it hears": _python(("tailrace.joblog.cursor.Cursor.take_live", _takes_anything)),
     "a reader neither looks nor is told": _python(
-        ("tailrace.consumer.hub.Hub._look_around", _nothing),
-        ("tailrace.consumer.hub.Hub._take", _deaf),
+        ("tailrace.consumer.ear.Ear._look_around", _nothing),
+        ("tailrace.consumer.ear.Ear._take", _deaf),
         theme="network",
     ),
 }

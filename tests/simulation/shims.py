@@ -89,7 +89,7 @@ def in_place(loop: SimulatedLoop, chance: random.Random) -> Generator[None]:
             ("tailrace.worker.app.socket", SimpleNamespace(gethostname=lambda: "simulated")),
         ):
             stack.enter_context(patch(place, stand_in))
-        stack.enter_context(patch("tailrace.consumer.hub.LiveFeed.__hash__", hash_of))
+        stack.enter_context(patch("tailrace.consumer.channels.LiveFeed.__hash__", hash_of))
         try:
             yield
         finally:

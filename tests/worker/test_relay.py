@@ -12,8 +12,9 @@ from tailrace.joblog import Broker, End, Fenced, Gone, LogRefusal, Sealed, claim
 from tailrace.producer import Producer
 from tailrace.schemas import Entry, JobRequest, Keys, Status
 from tailrace.worker.job import load
+from tailrace.worker.log_writer import APPEND_RECORDS, LogWriter
 from tailrace.worker.memory import Memory, chunk
-from tailrace.worker.relay import APPEND_RECORDS, LogWriter, Relay
+from tailrace.worker.relay import Relay
 
 
 @asynccontextmanager
@@ -102,7 +103,7 @@ async def test_a_writer_that_lost_its_log_is_told_once_and_writes_nothing_more(
 
 async def test_an_append_whose_answer_was_lost_lands_once(redis: Redis, namespace: str) -> None:
     async with writing(redis, namespace) as (broker, keys, relay, writer, _):
-        pipe = relay._pipe  # pyright: ignore[reportPrivateUsage]  # the wire is what fails
+        pipe = writer.lane._pipe  # pyright: ignore[reportPrivateUsage]  # the wire is what fails
         ask = pipe.ask
 
         async def forgetful(commands: Any) -> list[Any]:
@@ -118,7 +119,7 @@ async def test_an_append_whose_answer_was_lost_lands_once(redis: Redis, namespac
 
 async def test_back_pressure_holds_a_source_while_the_server_is_away(redis: Redis, namespace: str) -> None:
     async with writing(redis, namespace) as (broker, keys, relay, writer, _):
-        pipe, away = relay._pipe, True  # pyright: ignore[reportPrivateUsage]  # the wire is what fails
+        pipe, away = writer.lane._pipe, True  # pyright: ignore[reportPrivateUsage]  # the wire is what fails
         ask = pipe.ask
 
         async def absent(commands: Any) -> list[Any]:

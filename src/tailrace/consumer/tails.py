@@ -15,7 +15,8 @@ from collections.abc import Coroutine, Hashable
 from contextlib import aclosing
 from typing import Any, Final, Generic, Self, TypeVar
 
-from tailrace.consumer.hub import BUFFERED_CHARACTERS, Channel, Hub, LiveFeed, News
+from tailrace.consumer.channels import BUFFERED_CHARACTERS, Channel, LiveFeed, News
+from tailrace.consumer.hub import Hub
 from tailrace.consumer.links import CUT, OPEN, OVER, PAUSED, Kind, Link
 from tailrace.joblog import Batch, Broker, Follower, Look, Publication
 from tailrace.joblog.tasks import end

@@ -3,10 +3,11 @@
 Imports only schemas. docs/architecture.md tells the protocol and why it is what it is.
 """
 
-from tailrace.joblog.connections import Broker, Script, connect, connected, connected_by
+from tailrace.joblog.connections import Broker, Script, connect
 from tailrace.joblog.cursor import Cursor
 from tailrace.joblog.follow import Batch, Feed, Follower, Look, follow
 from tailrace.joblog.lua import ADMIT, STORE, queue_source, submit_source
+from tailrace.joblog.opening import connected, connected_by
 from tailrace.joblog.publication import Publication, parse_publication
 from tailrace.joblog.pubsub import PubSub
 from tailrace.joblog.reading import (

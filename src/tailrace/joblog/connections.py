@@ -2,22 +2,22 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
+from redis.exceptions import AskError, NoScriptError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, ResponseError
 
 from tailrace.joblog.pipe import Pipe
 from tailrace.joblog.pubsub import PubSub, Take, pubsub_of
+from tailrace.joblog.sentinel import SentinelPool, is_sentinel, watched
 from tailrace.joblog.translation import Word, translated
 from tailrace.joblog.wire import pack
-from tailrace.schemas import InvalidRequest, Settings, TailraceError
+from tailrace.schemas import InvalidRequest, TailraceError
 
 _CONNECT_TIMEOUT_S: Final = 5.0
 _MAX_CONNECTIONS: Final = 32
@@ -35,15 +35,23 @@ class Script:
     """A Lua script, named on the wire by its digest."""
 
     def __init__(self, source: str, *, allow_oom: bool = False) -> None:
+        self._given = source, allow_oom
         #: The same without flags, for a server that knows none.
         self.plain = Script(source) if allow_oom else self
         self.source = _ALLOW_OOM + source if allow_oom else source
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
+    @cached_property
+    def sharded(self) -> "Script":
+        """The same for a cluster, where channels belong to slots as keys do."""
+        source, allow_oom = self._given
+        return Script(source.replace("'PUBLISH'", "'SPUBLISH'"), allow_oom=allow_oom)
+
 
 class Broker:
     """One process's view of a Redis server. Wraps a redis-py client (answers as bytes) that its opener closes.
 
+    A broker of several servers (`cluster`) has a `place` for each key, which others take back; here it is "".
     Its calls raise BrokerUnavailable (try again) or BrokerUnsuitable (change the server), nothing of redis-py's.
     """
 
@@ -63,10 +71,41 @@ class Broker:
         """Whether that is another server: then no script can write to a log and to the queue."""
         return self._queue is not None
 
+    @property
+    def servers(self) -> Sequence[Redis]:
+        """A client of each server that has logs."""
+        return [self.redis]
+
+    @property
+    def spread(self) -> bool:
+        """Whether logs are on several servers, of which some may be away. Their channels are sharded ones then."""
+        return False
+
+    def place(self, key: str) -> str:  # noqa: ARG002 -- of the other kind
+        """Where this key is, as far as is known."""
+        return ""
+
+    def form(self, script: Script) -> Script:
+        """The script as these servers run it."""
+        return script
+
+    def on_change(self, call: Callable[[], None]) -> None:
+        """Have this called when a key has another place."""
+
+    def doubt(self, error: BaseException | None = None, place: str = "") -> None:
+        """A server has not answered, or as one that does not have the key: look soon where it is."""
+
+    async def look_again(self) -> None:
+        """Find out now where keys are. Raises: BrokerUnavailable."""
+
+    async def asked(self, error: AskError, packed: bytes, place: str = "") -> Any:  # noqa: ARG002 -- of the other kind
+        """The answer of the server to which another one sends this command only. Raises: redis-py's errors."""
+        raise error
+
     async def call(self, *command: Word) -> Any:
         """One command's answer, as redis-py parses it."""
         with translated():
-            (answer,) = await self._ask([command])
+            (answer,) = await self.answers([command])
             if isinstance(answer, Exception):
                 raise answer
             return answer
@@ -74,10 +113,11 @@ class Broker:
     async def many(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         """The answers of commands sent in one write; an error answer is in the list as an exception of redis-py."""
         with translated():
-            return await self._ask(commands)
+            return await self.answers(commands)
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Word]) -> Any:
         """A script's answer. It is loaded where the server does not know it."""
+        script = self.form(script)
         with translated():
             try:
                 return await self._run(script if self._knows_flags else script.plain, keys, args)
@@ -91,7 +131,7 @@ class Broker:
     async def run_many(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Word]]]) -> list[Any]:
         """The answers of one script for many keys and arguments, sent in one write; as `many`."""
         await self.load(script)
-        answers = await self.many([["EVALSHA", script.sha, len(keys), *keys, *args] for keys, args in calls])
+        answers = await self.many([["EVALSHA", self.form(script).sha, len(keys), *keys, *args] for keys, args in calls])
         for number, ((keys, args), answer) in enumerate(zip(calls, answers, strict=True)):
             if isinstance(answer, NoScriptError):  # forgotten since: SCRIPT FLUSH, or another server took over
                 try:
@@ -101,7 +141,7 @@ class Broker:
         return answers
 
     @cached_property
-    def _pipe(self) -> Pipe:
+    def shared_pipe(self) -> Pipe:
         """The same for all brokers of a client: a pool has not connections for any number of them."""
         pool: Any = self.redis.connection_pool
         pipe: Pipe | None = getattr(pool, _SHARED, None)
@@ -125,24 +165,24 @@ class Broker:
         return run
 
     async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Word]) -> Any:
-        (answer,) = await self._ask([("EVALSHA", script.sha, len(keys), *keys, *args)])
+        (answer,) = await self.answers([("EVALSHA", script.sha, len(keys), *keys, *args)])
         if isinstance(answer, NoScriptError):
-            (answer,) = await self._ask([("EVAL", script.source, len(keys), *keys, *args)])
+            (answer,) = await self.answers([("EVAL", script.source, len(keys), *keys, *args)])
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    async def _ask(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
-        """Every script of ours may be sent twice, so a connection that went stale or an answer that was lost costs a
-        second try. Raises: redis-py's errors, OSError, TimeoutError."""
+    async def answers(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
+        """As `many`. Every script of ours may be sent twice, so a connection that went stale or an answer that was lost
+        costs a second try. Raises: redis-py's errors, OSError, TimeoutError."""
         packed = [pack(_split(command)) for command in commands]
         try:
-            answers = await self._pipe.ask(packed)
+            answers = await self.shared_pipe.ask(packed)
         except RedisConnectionError:
-            if self._pipe.left:
+            if self.shared_pipe.left:
                 raise
             await asyncio.sleep(_RETRY_PAUSE_S)
-            answers = await self._pipe.ask(packed)
+            answers = await self.shared_pipe.ask(packed)
         for number, command in enumerate(commands):
             meaning = self._meanings.get(command[0])
             if meaning is not None and not isinstance(answers[number], Exception):
@@ -151,7 +191,7 @@ class Broker:
 
     async def load(self, script: Script) -> None:
         """Make the server know a script, for callers that send EVALSHA by themselves."""
-        await self.call("SCRIPT LOAD", script.source)
+        await self.call("SCRIPT LOAD", self.form(script).source)
 
     async def now_ms(self) -> int:
         """The server's clock."""
@@ -175,11 +215,11 @@ class Broker:
             raise
         return connection
 
-    async def pubsub(self, take: Take) -> PubSub:
+    async def pubsub(self, take: Take, place: str = "") -> PubSub:  # noqa: ARG002 -- of the other kind
         """A connection of its own for messages; close it. Raises: redis-py's errors."""
         return await pubsub_of(await self.own_connection(), take)
 
-    def pipe(self) -> Pipe:
+    def pipe(self, place: str = "") -> Pipe:  # noqa: ARG002 -- of the other kind
         """A connection for callers that do not share one with others. It is closed with the client, or by `close`."""
         return Pipe(self.redis.connection_pool)
 
@@ -200,11 +240,36 @@ def _split(command: Sequence[Word]) -> Sequence[Word]:
     return [*name.split(), *command[1:]] if isinstance(name, str) and " " in name else command
 
 
+def _options() -> dict[str, Any]:
+    return {
+        "socket_connect_timeout": _CONNECT_TIMEOUT_S,
+        "socket_timeout": None,  # redis-py 8 would have 5 s, which breaks blocking reads
+        "protocol": 2,
+        "decode_responses": False,
+        # Every script of ours may be sent twice, so one retry (of a connection that went stale, of a lost answer) is
+        # safe. redis-py 5 takes it for commands only where it is told the errors.
+        "retry": Retry(ExponentialBackoff(cap=0.2, base=0.02), 1),
+        "retry_on_error": [RedisConnectionError],
+    }
+
+
+def _watched_pool(url: str, name: str) -> SentinelPool:
+    try:
+        return SentinelPool(watched(url), **_options())
+    except ValueError:
+        raise InvalidRequest(
+            f"{name} is no Sentinels' URL: write redis+sentinel://[user:password@]host:port[,host:port ...]/NAME[/db], or "
+            "rediss+sentinel://... for TLS; NAME is what the Sentinels call the primary"
+        ) from None
+
+
 def connect(url: str, name: str = "TAILRACE_REDIS_URL") -> Redis:
     """A redis-py client for this URL (of the setting `name`) with our timeouts. Opens no connection yet; close it with `aclose`.
 
     Raises: InvalidRequest if the URL is none that redis-py knows.
     """
+    if is_sentinel(url):
+        return Redis.from_pool(_watched_pool(url, name))
     # redis-py before 6 checks whose certificate it is only when asked to.
     tls = {"ssl_check_hostname": True} if url.startswith("rediss://") and "ssl_cert_reqs=none" not in url else {}
     try:
@@ -212,14 +277,7 @@ def connect(url: str, name: str = "TAILRACE_REDIS_URL") -> Redis:
             url,
             max_connections=_MAX_CONNECTIONS,
             timeout=None,
-            socket_connect_timeout=_CONNECT_TIMEOUT_S,
-            socket_timeout=None,  # redis-py 8 would have 5 s, which breaks blocking reads
-            protocol=2,
-            decode_responses=False,
-            # Every script of ours may be sent twice, so one retry (of a connection that went stale, of a lost answer) is
-            # safe. redis-py 5 takes it for commands only where it is told the errors.
-            retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 1),
-            retry_on_error=[RedisConnectionError],
+            **_options(),
             **tls,
         )
     except ValueError:
@@ -231,24 +289,3 @@ def connect(url: str, name: str = "TAILRACE_REDIS_URL") -> Redis:
     if pool.connection_kwargs["protocol"] != 2 or pool.connection_kwargs["decode_responses"]:
         raise InvalidRequest(f"{name} sets protocol= or decode_responses=: leave them out, tailrace chooses them")
     return Redis.from_pool(pool)
-
-
-@asynccontextmanager
-async def connected(url: str, queue_url: str | None = None) -> AsyncGenerator[Broker]:
-    """A broker whose connections are closed at the end of the block. `queue_url`: the queue's server, if it is another.
-
-    Raises: InvalidRequest for a URL that is none.
-    """
-    async with AsyncExitStack() as stack:
-        queue: Broker | None = None
-        if queue_url is not None and queue_url != url:
-            queue = Broker(connect(queue_url, "TAILRACE_QUEUE_URL"))
-            stack.push_async_callback(queue.redis.aclose)
-        redis = connect(url)
-        stack.push_async_callback(redis.aclose)
-        yield Broker(redis, queue=queue)
-
-
-def connected_by(settings: Settings) -> AbstractAsyncContextManager[Broker]:
-    """As `connected`, to the servers that the settings name."""
-    return connected(settings.redis_url or "", settings.queue_url)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from tailrace.joblog.translation import ANSWER_TIMEOUT_S
 from tailrace.joblog.wire import Wire, closed_by_server
@@ -154,6 +154,9 @@ class _Answers(Wire):
             return  # said by the server of its own accord, before it closes
         turn = turns[0]
         turn.answers.append(answer)
+        if isinstance(answer, ReadOnlyError):
+            # It is a replica now: whoever connects anew, by name or by Sentinel, may find the primary.
+            self._loop.call_soon(self.abort)
         if len(turn.answers) == turn.wanted:
             turns.popleft()
             if not turn.future.done():

@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from redis.exceptions import RedisError
+from redis.exceptions import MovedError, RedisError
 
 from tailrace.joblog.tasks import end
 from tailrace.joblog.translation import Word
 from tailrace.joblog.wire import Wire, closed_by_server, pack
 
-#: Takes a message as RESP2 has it: `[b"message", channel, payload]`, `[b"subscribe", channel, count]` ... Must not wait.
+#: Takes a message as RESP2 has it: `[b"message", channel, payload]`, `[b"subscribe", channel, count]` ..., or a MovedError, of
+#: a channel that another server has. Must not wait.
 Take = Callable[[Any], None]
 
 
@@ -96,7 +97,7 @@ class _Messages(Wire):
             await self._connection.disconnect(nowait=True)
 
     def hear(self, answer: Any) -> None:
-        if isinstance(answer, Exception):
+        if isinstance(answer, Exception) and not isinstance(answer, MovedError):
             self._over.set(answer)
         else:
             self._take(answer)

@@ -1,7 +1,7 @@
 """Ending the tasks that something open runs beside its block."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ async def running(*coroutines: Coroutine[Any, Any, None]) -> AsyncGenerator[None
         await end(tasks)
 
 
-async def end(tasks: set[asyncio.Task[None]]) -> None:
+async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks and wait until they have ended, however they end."""
     waiting = set(tasks)
     while waiting:

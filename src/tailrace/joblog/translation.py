@@ -9,13 +9,16 @@ from contextlib import AbstractContextManager
 from typing import Final
 
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
+    ClusterDownError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -51,6 +54,8 @@ def in_our_words(error: BaseException) -> TailraceError | None:
             cure="name the authority that signed it (rediss://...?ssl_ca_certs=/path/to/ca.pem), and the host as the "
             "certificate does",
         )
+    if isinstance(error, AskError | ClusterDownError | TryAgainError):
+        return BrokerUnavailable(f"the Redis Cluster cannot answer now ({type(error).__name__}: {error})")
     if isinstance(error, RedisConnectionError | RedisTimeoutError | ReadOnlyError | OSError | TimeoutError):
         return BrokerUnavailable(
             f"Redis does not answer: {str(error) or type(error).__name__}. Is it running, and is TAILRACE_REDIS_URL right?"

@@ -11,12 +11,20 @@ from typing import Any, Final, Self, cast
 
 import hiredis
 from redis._parsers import BaseParser
+from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tailrace.joblog.translation import Word
 
 #: Bytes that are heard before others have their turn: uvloop reads on, up to 8 MB, as long as there is anything.
 _TURN: Final = 128 * 1024
+
+_OF_CLUSTERS: Final[dict[str, Callable[[str], Exception]]] = {
+    "MOVED": MovedError,
+    "ASK": AskError,
+    "TRYAGAIN": TryAgainError,
+    "CLUSTERDOWN": ClusterDownError,
+}
 
 
 class Wire(asyncio.Protocol):
@@ -27,9 +35,7 @@ class Wire(asyncio.Protocol):
         self._transport, self._loop = transport, asyncio.get_running_loop()
         #: Closes the transport when it is forgotten, and is told of the end, so that its connection can be closed too.
         self._writer, self._before = writer, transport.get_protocol()
-        self._reader = hiredis.Reader(
-            replyError=cast("Callable[[str], Exception]", cast("Any", BaseParser).parse_error)
-        )
+        self._reader = hiredis.Reader(replyError=_error)
         self.heard_at = self._loop.time()
         """When anything came last, by the loop's clock."""
         self._in_turn = 0
@@ -85,6 +91,13 @@ class Wire(asyncio.Protocol):
         self.closed = True
         self.lost(exc)
         self._before.connection_lost(exc)
+
+
+def _error(text: str) -> Exception:
+    """An error answer as redis-py has it; its own parser knows a cluster's words only in its own cluster client."""
+    code, _, rest = text.partition(" ")
+    kind = _OF_CLUSTERS.get(code)
+    return kind(rest) if kind is not None else cast("Exception", cast("Any", BaseParser).parse_error(text))
 
 
 def closed_by_server(cause: Exception | None) -> RedisConnectionError:

@@ -162,8 +162,9 @@ def append_command(
 class Appends:
     """The appends of one attempt, packed for a `Pipe`: what does not change from one to the next is packed once."""
 
-    def __init__(self, keys: Keys, job_id: str, incarnation: str) -> None:
-        self._head = pack_words(["EVALSHA", APPEND.sha, 1, keys.log(job_id), keys.live(job_id)])
+    def __init__(self, keys: Keys, job_id: str, incarnation: str, script: Script = APPEND) -> None:
+        """`script`: its form for the servers (`Broker.form`)."""
+        self._head = pack_words(["EVALSHA", script.sha, 1, keys.log(job_id), keys.live(job_id)])
         self._incarnation = pack_words([incarnation])
 
     def command(self, pairs: Sequence[str], *, top: Position, epoch: int, seq: int) -> bytes:

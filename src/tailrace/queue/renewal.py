@@ -15,6 +15,7 @@ import redis.asyncio
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import RedisError
 
+from tailrace.joblog.sentinel import SentinelPool
 from tailrace.queue.outage import Outage
 from tailrace.queue.redispy import BlockingClient, BlockingScript, typed, typed_blocking
 from tailrace.queue.scripts import RENEW_LUA
@@ -40,9 +41,12 @@ LEASES_PER_CALL: Final = 200
 def blocking_twin(client: redis.asyncio.Redis) -> redis.Redis:
     """A blocking client for the server of `client`, with connections of its own. Close it.
 
-    Raises: TypeError for a kind of connection that has no known twin (Sentinel, test doubles): then make one yourself.
+    Raises: TypeError for a kind of connection that has no known twin (test doubles): then make one yourself.
     """
     pool = typed(client).connection_pool
+    watched: object = pool
+    if isinstance(watched, SentinelPool):
+        return watched.blocking()
     kind = _TWINS.get(pool.connection_class)
     if kind is None:
         raise TypeError(f"no blocking twin is known for {pool.connection_class!r}: pass renewal_client=")

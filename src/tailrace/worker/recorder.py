@@ -8,8 +8,8 @@ from typing import Final
 
 from tailrace.schemas import RETRY_EVENT, ROOT, ErrorDetail, EventRecord, JsonObject, Position
 from tailrace.worker.job import Job
+from tailrace.worker.log_writer import LogWriter
 from tailrace.worker.memory import Line, chunk
-from tailrace.worker.relay import LogWriter
 from tailrace.worker.sources import Item
 
 _RUN_IDS: Final = uuid.UUID("6c0f5c1e-7b1a-5f5e-9a3e-0d1c7a11ace5")

@@ -31,9 +31,10 @@ from tailrace.tasks import RunnableTask
 from tailrace.worker.attempts import Attempts, Failed, PromptAttempts
 from tailrace.worker.discretion import without_prompt
 from tailrace.worker.job import Job, RequestLost, load
+from tailrace.worker.log_writer import LogWriter
 from tailrace.worker.quarantine import Quarantine
 from tailrace.worker.recorder import OutputLimit, Recorder
-from tailrace.worker.relay import LogWriter, Relay
+from tailrace.worker.relay import Relay
 from tailrace.worker.settle import end_damaged, settle
 from tailrace.worker.sources import Outcome
 from tailrace.worker.tasks import TaskAttempts

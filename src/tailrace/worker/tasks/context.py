@@ -15,9 +15,9 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from tailrace.joblog import LogRefusal
 from tailrace.schemas import PROGRESS_EVENT, Duration, InvalidRequest, JobRequest, JsonObject, StepFailed, seconds
 from tailrace.tasks import Child, Context, Emitted, Identity, LlmStep, input_hash
+from tailrace.worker.log_writer import LogWriter
 from tailrace.worker.memory import Line
 from tailrace.worker.recorder import OutputLimit
-from tailrace.worker.relay import LogWriter
 from tailrace.worker.tasks.ledger import Called, Ledger
 from tailrace.worker.tasks.llm import LlmRun
 from tailrace.worker.tasks.scope import Scope, current_scope, entered

@@ -1,0 +1,164 @@
+"""A lane of the relay: group commit for all the streams whose logs are on one server.
+
+A writer's records go out at once when the lane is idle, else with the next flush, at most one flush a millisecond; one
+flush holds one append of every writer that has something. Each append names the top it expects, so it may be sent again
+when its answer was lost, and never lands twice or behind a newer attempt.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Final
+
+from redis.exceptions import AskError, MovedError, NoScriptError, RedisError
+
+from tailrace.joblog import APPEND, Broker, LogRefusal, Lost, in_our_words, refuse, translated
+from tailrace.queue import Outage
+from tailrace.schemas import BrokerUnavailable, TailraceError
+from tailrace.worker.log_writer import LogWriter
+
+logger = logging.getLogger(__name__)
+
+#: Nearly all of what group commit gains comes at 1 ms; more only adds latency.
+SPACING_S: Final = 0.001
+
+
+class Lane:
+    """The writers to one server: gathers what they write, flushes. `run` it."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        place: str,
+        *,
+        worker: str,
+        reclaim: Callable[[LogWriter], Coroutine[Any, Any, None]],
+    ) -> None:
+        """`reclaim` makes a writer go on whose server lost something."""
+        self._broker, self._place, self._reclaim = broker, place, reclaim
+        self._pipe = broker.pipe(place)
+        self._dirty: dict[LogWriter, None] = {}
+        self._wake = asyncio.Event()
+        at = f" ({place})" if place else ""
+        self._outage = Outage(f"worker {worker!r}, append not taken{at}", logger)
+        self._waiting: set[LogWriter] = set()
+
+    async def close(self) -> None:
+        await self._pipe.close()
+
+    def mark(self, writer: LogWriter) -> None:
+        """This writer has something to send."""
+        if not writer.held:
+            self._dirty[writer] = None
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Flush, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            began = loop.time()
+            writers, self._dirty = list(self._dirty), {}
+            try:
+                await self._flush(writers)
+            except TailraceError as error:
+                await self._broken(writers, error)
+            except Exception as error:
+                # One writer's trouble must not stop the others: all of this flush is sent again, after a pause.
+                logger.exception("relay: a flush failed")
+                await self._broken(writers, BrokerUnavailable(type(error).__name__))
+            if self._dirty:
+                await asyncio.sleep(max(0.0, SPACING_S - (loop.time() - began)))
+
+    async def _flush(self, writers: Iterable[LogWriter]) -> None:
+        sending: list[LogWriter] = []
+        commands: list[bytes] = []
+        for writer in writers:
+            if writer.refusal is not None:
+                continue
+            if writer.lane is not self:  # its log has moved since
+                writer.lane.mark(writer)
+                continue
+            if writer.lost:
+                await self._reclaim(writer)
+            command = writer.take()
+            if command is not None:
+                sending.append(writer)
+                commands.append(command)
+        if not commands:
+            return
+        answers = await self._ask(commands)
+        for number, (writer, answer) in enumerate(zip(sending, answers, strict=True)):
+            if isinstance(answer, AskError) and not isinstance(answer, MovedError):
+                answer = await self._asked(answer, commands[number])
+            if isinstance(answer, NoScriptError):
+                await self._broker.load(APPEND)
+                self.mark(writer)
+            elif isinstance(answer, Exception):
+                self._failed(writer, answer)
+            else:
+                self._answered(writer, answer)
+            if writer.pending and writer.refusal is None:
+                self.mark(writer)
+
+    async def _ask(self, commands: Sequence[bytes]) -> list[Any]:
+        with translated():
+            return await self._pipe.ask(commands)
+
+    async def _asked(self, error: AskError, command: bytes) -> Any:
+        """The log is being moved: the answer of the server that it has gone to."""
+        try:
+            return await self._broker.asked(error, command, self._place)
+        except (RedisError, OSError, TimeoutError) as failure:
+            return failure
+
+    def _answered(self, writer: LogWriter, answer: list[bytes]) -> None:
+        try:
+            refuse(answer)
+        except Lost:
+            writer.lost = True
+            self.mark(writer)
+        except LogRefusal as refusal:
+            writer.refuse(refusal)
+        else:
+            writer.acknowledged()
+        if self._waiting:
+            self._waiting.discard(writer)
+            self._perhaps_over()
+
+    def _perhaps_over(self) -> None:
+        if all(waiting.refusal is not None for waiting in self._waiting):
+            self._waiting.clear()
+            self._outage.over()
+
+    def _failed(self, writer: LogWriter, error: Exception) -> None:
+        ours = in_our_words(error)
+        if ours is None:
+            raise error
+        self._broker.doubt(error, self._place)
+        self._later([writer], ours)
+
+    async def _broken(self, writers: Iterable[LogWriter], error: TailraceError) -> None:
+        """The server does not answer: another one may have its logs by now, or itself other connections."""
+        if self._broker.spread:
+            self._broker.doubt(error.__cause__, self._place)
+            await self._pipe.close()
+            self._pipe = self._broker.pipe(self._place)
+        self._later(writers, error)
+
+    def _later(self, writers: Iterable[LogWriter], error: TailraceError) -> None:
+        """Nobody knows whether it landed, or there is no room for it now: the very same again, after a pause."""
+        self._outage.failed(error)
+        for writer in writers:
+            if writer.refusal is None:
+                self._waiting.add(writer)
+                writer.held = True
+                asyncio.get_running_loop().call_later(writer.pause(), self._release, writer)
+
+    def _release(self, writer: LogWriter) -> None:
+        writer.held = False
+        if writer.lane is not self:
+            self._waiting.discard(writer)
+            self._perhaps_over()
+        writer.lane.mark(writer)
