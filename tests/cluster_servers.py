@@ -129,7 +129,8 @@ class Cluster:
 
     async def names_on(self, node: Node, prefix: str) -> Iterator[str]:
         """Names, `prefix0` and so on, whose keys `...{name}...` the node owns: ids for jobs that live there."""
-        slots = (await self.seen_by(node))[node.port].slots
+        view = await (self.seen_by(node) if node.answers else self._a_view())
+        slots = view[node.port].slots
         return (name for name in (f"{prefix}{number}" for number in count()) if slot_of(name) in slots)
 
     # What happens to it.
