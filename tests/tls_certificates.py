@@ -1,4 +1,7 @@
-"""A certificate authority of our own and one that signed nothing; a server's certificate for `localhost` and for no address."""
+"""A certificate authority of our own and one that signed nothing; a server's certificate for `localhost` and for no address.
+
+Nodes of a cluster show theirs to one another as clients too.
+"""
 
 import shutil
 import ssl
@@ -21,7 +24,7 @@ subjectKeyIdentifier = hash
 SERVER_EXTENSIONS = """\
 basicConstraints = critical, CA:false
 keyUsage = critical, digitalSignature
-extendedKeyUsage = serverAuth
+extendedKeyUsage = serverAuth, clientAuth
 subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
 subjectAltName = DNS:localhost

@@ -263,6 +263,10 @@ class World:
         for link in (self.worker_link, self.client_link):
             link.lead_to(replica.port)
 
+    async def stores(self) -> list[Any]:
+        """Clients of every server that has keys."""
+        return [self.redis]
+
     # The end.
 
     async def close(self) -> None:
@@ -282,7 +286,8 @@ class World:
         assert not left, f"processes are left: {left}"
         if self.server_is_gone:
             return
-        for_ever = [key async for key in self.redis.scan_iter() if await self.redis.pttl(key) == -1]
+        stores = await self.stores()
+        for_ever = [key for store in stores async for key in store.scan_iter() if await store.pttl(key) == -1]
         assert not for_ever, f"keys without a time to live: {for_ever}"
 
 

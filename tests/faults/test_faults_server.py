@@ -13,18 +13,15 @@ from pathlib import Path
 import pytest
 from fault_world import LEASE_S, World, counts, world
 from redis.exceptions import ResponseError
-from witness import stand, text_of
+from witness import resumes_truly, stand, text_of
 
 from engine import wait_until
 from tailrace import (
-    AsyncTailrace,
     BrokerUnsuitable,
     HistoryLost,
     JobFailed,
     JobNotFound,
-    PositionLost,
     Status,
-    StreamRewound,
 )
 from tailrace.client import AsyncJob
 
@@ -74,19 +71,6 @@ async def test_a_killed_server_without_an_aof_forgets_and_says_so(chance: random
         await w.rehearsal.wait_until(lambda: w.rehearsal.open_streams == 0, "the lost job's call is closed")
         again = await w.submit(tokens=2)
         assert await again.text(timeout=20) == w.text(2)
-
-
-async def resumes_truly(tailrace: AsyncTailrace, job: AsyncJob, after: str, before: str, text: str) -> None:
-    """Who resumes from a position that may be lost gets the rest, or is told by an error; never a wrong text."""
-    shown = before
-    try:
-        async for chunk in tailrace.job(job.id).stream(after):
-            shown += chunk
-    except StreamRewound as rewound:
-        shown = rewound.text_before + "".join([c async for c in tailrace.job(job.id).stream(rewound.position)])
-    except (PositionLost, HistoryLost):
-        return
-    assert shown == text
 
 
 @fast

@@ -12,7 +12,17 @@ from typing import Any, Final
 
 import pytest
 
-from tailrace import END, START, AsyncTailrace, Position, Status, StreamRewound, TailraceError
+from tailrace import (
+    END,
+    START,
+    AsyncTailrace,
+    HistoryLost,
+    Position,
+    PositionLost,
+    Status,
+    StreamRewound,
+    TailraceError,
+)
 from tailrace.client import AsyncJob
 from tailrace.schemas import (
     ROOT,
@@ -242,6 +252,19 @@ async def watching(tailrace: AsyncTailrace, job: AsyncJob) -> AsyncGenerator[Wit
         for reader in readers:
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
+
+
+async def resumes_truly(tailrace: AsyncTailrace, job: AsyncJob, after: str, before: str, text: str) -> None:
+    """Who resumes from a position that may be lost gets the rest, or is told by an error; never a wrong text."""
+    shown = before
+    try:
+        async for chunk in tailrace.job(job.id).stream(after):
+            shown += chunk
+    except StreamRewound as rewound:
+        shown = rewound.text_before + "".join([c async for c in tailrace.job(job.id).stream(rewound.position)])
+    except (PositionLost, HistoryLost):
+        return
+    assert shown == text
 
 
 def stand(records: Sequence[AnyRecord]) -> list[AnyRecord]:

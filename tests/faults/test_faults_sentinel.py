@@ -1,0 +1,200 @@
+"""The queue, the logs or both behind sentinels: their primary dies, hangs and comes back, is replaced by hand."""
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from far_world import SentinelWorld, sentinel_world
+from witness import Witness, resumes_truly
+
+from engine import wait_until
+from redis_nodes import Node
+from tailrace import BrokerUnavailable, JobCancelled, Status
+from tailrace.client import AsyncJob
+
+fast = pytest.mark.faults_fast
+
+LONG: dict[str, Any] = {"tokens": 240, "pace": 0.03}
+#: Sentinels need 2 to 3 s; then everybody has to notice, and leases have run out meanwhile.
+FAILOVER_S = 12.0
+
+
+async def started(w: SentinelWorld, count: int, **given: Any) -> list[AsyncJob]:
+    return [await w.submit(prompt=str(number), **{**LONG, **given}) for number in range(count)]
+
+
+async def seen(witnesses: Sequence[Witness], chunks: int) -> None:
+    """Wait until each has seen so many chunks more."""
+    marks = [len(witness.chunks) + chunks for witness in witnesses]
+    await asyncio.gather(*[w.until_chunks(mark) for w, mark in zip(witnesses, marks, strict=True)])
+
+
+async def replicated(node: Node) -> None:
+    """All that the primary has taken until now is at both replicas."""
+    assert await node.redis.wait(2, 5000) == 2
+
+
+async def accepted(w: SentinelWorld, job_id: str, *, within_s: float = 20.0, **script: Any) -> AsyncJob:
+    """Submit under an id until it is accepted: every refusal is one that may be tried again."""
+    async with asyncio.timeout(within_s):
+        while True:
+            try:
+                return await w.submit(job_id=job_id, prompt=job_id, **script)
+            except BrokerUnavailable:
+                await asyncio.sleep(0.1)
+
+
+@fast
+async def test_a_queue_whose_primary_dies_loses_no_stream_and_no_waiting_job(chance: random.Random) -> None:
+    async with sentinel_world(logs=False, queue=True) as w:
+        worker = await w.start_worker()
+        jobs = await started(w, 8)
+        waiting = [await w.submit(prompt=f"later {number}", tokens=3, delay=3.0) for number in range(5)]
+        async with w.watching_all(jobs) as witnesses:
+            await seen(witnesses, chance.randrange(1, 40))
+            old = await w.sentinels.primary()
+            await replicated(old)
+            await old.kill()
+            await w.sentinels.wait_for_failover(old)
+            new = await accepted(w, "new", tokens=3)
+        for witness in witnesses:
+            await witness.check(w.text(240), silence_s=FAILOVER_S)
+        for job in (new, *waiting):
+            assert await job.text(timeout=30) == w.text(3)
+        # A lease that ran out meanwhile may have been another attempt's; none of them is asked for more than once again.
+        assert w.calls <= 2 * 8 + 6
+        assert worker.returncode is None
+
+
+async def test_logs_whose_primary_dies_are_written_on_at_the_next_one(chance: random.Random) -> None:
+    async with sentinel_world(logs=True, queue=False) as w:
+        await w.start_worker()
+        jobs = await started(w, 8)
+        async with w.watching_all(jobs) as witnesses:
+            await seen(witnesses, chance.randrange(1, 40))
+            old = await w.sentinels.primary()
+            await old.kill()
+        for witness in witnesses:
+            await witness.check(w.text(240), rewinds=True, silence_s=FAILOVER_S)
+        assert w.calls == 8
+
+
+@fast
+async def test_everything_behind_one_name_survives_its_primary(chance: random.Random) -> None:
+    async with sentinel_world(logs=True, queue=True) as w:
+        await w.start_worker()
+        jobs = await started(w, 8)
+        async with w.watching_all(jobs) as witnesses:
+            await seen(witnesses, chance.randrange(1, 40))
+            old = await w.sentinels.primary()
+            await old.kill()
+            stood = [(witness.chunks[-1][0], witness.shown) for witness in witnesses]
+            await w.sentinels.wait_for_failover(old)
+            async with w.client() as newcomer:
+                for job, (after, before) in zip(jobs[:3], stood, strict=False):
+                    await resumes_truly(newcomer, job, after, before, w.text(240))
+        for witness in witnesses:
+            await witness.check(w.text(240), rewinds=True, silence_s=FAILOVER_S)
+        assert w.calls <= 16
+
+
+async def test_a_primary_that_wakes_up_after_its_replacement_is_not_believed(chance: random.Random) -> None:
+    """Sentinels leave it a primary for 8 s. With min-replicas-to-write it refuses, but for what waited in its sockets."""
+    async with sentinel_world(logs=True, queue=True) as w:
+        await w.start_worker()
+        jobs = await started(w, 6)
+        async with w.watching_all(jobs) as witnesses:
+            await seen(witnesses, chance.randrange(1, 40))
+            old = await w.sentinels.primary()
+            old.pause()
+            await w.sentinels.wait_for_failover(old)
+            await asyncio.sleep(chance.uniform(0, 1))
+            old.resume()
+            began = time.monotonic()
+            late = [await accepted(w, f"late{number}", tokens=3) for number in range(5)]
+            for job in late:
+                assert await job.text(timeout=30) == w.text(3)
+            assert time.monotonic() - began < FAILOVER_S
+        for witness in witnesses:
+            await witness.check(w.text(240), rewinds=True, silence_s=FAILOVER_S)
+
+
+async def test_jobs_submitted_to_a_queue_whose_old_primary_is_still_there_are_run(chance: random.Random) -> None:
+    """After a failover by hand, too, the old primary goes on for 8 s, and nobody's connection to it is closed."""
+    async with sentinel_world(logs=False, queue=True) as w:
+        await w.start_worker()
+        assert await (await w.submit(tokens=3)).text() == w.text(3)
+        old = await w.sentinels.primary()
+        await w.sentinels.fail_over()
+        await asyncio.sleep(chance.uniform(0, 0.5))
+        jobs = [await accepted(w, f"job{number}", tokens=3) for number in range(5)]
+        assert await w.sentinels.primary() is not old
+        for job in jobs:
+            assert await job.text(timeout=30) == w.text(3)
+        assert w.calls == 6
+
+
+async def test_cancels_in_a_failover_are_carried_out_or_refused_by_name(chance: random.Random) -> None:
+    async with sentinel_world(logs=True, queue=True) as w:
+        await w.start_worker()
+        jobs = await started(w, 4, tokens=10_000)
+        async with w.watching_all(jobs) as witnesses:
+            await seen(witnesses, chance.randrange(1, 20))
+            old = await w.sentinels.primary()
+            await old.kill()
+            await asyncio.sleep(chance.uniform(0, 2))
+
+            async def cancel(job: AsyncJob) -> Status:
+                while True:
+                    try:
+                        return await job.cancel()
+                    except BrokerUnavailable:
+                        await asyncio.sleep(0.1)
+
+            async with asyncio.timeout(FAILOVER_S):
+                assert {await cancel(job) for job in jobs} == {Status.CANCELLED}
+        for witness in witnesses:
+            assert {type(error) for error in witness.errors.values()} == {JobCancelled}
+            await witness.check(None, status=Status.CANCELLED, rewinds=True, silence_s=FAILOVER_S)
+        await w.rehearsal.wait_until(lambda: w.rehearsal.open_streams == 0, "the cancelled jobs' calls are closed")
+
+
+async def test_a_primary_is_found_although_a_sentinel_is_gone(chance: random.Random) -> None:
+    async with sentinel_world(logs=True, queue=True) as w:
+        await w.sentinels.watchers[0].kill()
+        await w.start_worker()
+        jobs = await started(w, 3)
+        async with w.watching_all(jobs) as witnesses:
+            await seen(witnesses, chance.randrange(1, 30))
+            old = await w.sentinels.primary()
+            await old.kill()
+            await w.sentinels.wait_for_failover(old)
+            async with w.client() as newcomer:
+                assert await (await newcomer.submit("x", params={"rehearsal": {"tokens": 3}})).text() == w.text(3)
+        for witness in witnesses:
+            await witness.check(w.text(240), rewinds=True, silence_s=FAILOVER_S)
+
+
+async def test_clients_are_told_soon_that_there_is_no_primary() -> None:
+    async with sentinel_world(logs=True, queue=True, safe=False) as w:
+        job = await w.submit(tokens=1)
+        for node in w.sentinels.servers:
+            await node.kill()
+        began = time.monotonic()
+        for ask in (w.submit(tokens=1), job.status(), job.text()):
+            with pytest.raises(BrokerUnavailable):
+                await ask
+        assert time.monotonic() - began < 20
+        await w.sentinels.servers[0].start()
+        await w.start_worker()
+
+        async def answered() -> bool:
+            try:
+                return await job.text(timeout=20) == w.text(1)
+            except BrokerUnavailable:
+                return False
+
+        await wait_until("the job is carried out", answered, 40)
