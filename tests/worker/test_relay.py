@@ -102,7 +102,7 @@ async def test_a_writer_that_lost_its_log_is_told_once_and_writes_nothing_more(
 
 
 async def test_an_append_whose_answer_was_lost_lands_once(redis: Redis, namespace: str) -> None:
-    async with writing(redis, namespace) as (broker, keys, relay, writer, _):
+    async with writing(redis, namespace) as (broker, keys, _, writer, _):
         pipe = writer.lane._pipe  # pyright: ignore[reportPrivateUsage]  # the wire is what fails
         ask = pipe.ask
 
@@ -118,7 +118,7 @@ async def test_an_append_whose_answer_was_lost_lands_once(redis: Redis, namespac
 
 
 async def test_back_pressure_holds_a_source_while_the_server_is_away(redis: Redis, namespace: str) -> None:
-    async with writing(redis, namespace) as (broker, keys, relay, writer, _):
+    async with writing(redis, namespace) as (broker, keys, _, writer, _):
         pipe, away = writer.lane._pipe, True  # pyright: ignore[reportPrivateUsage]  # the wire is what fails
         ask = pipe.ask
 
