@@ -128,6 +128,10 @@ class Hub:
         await end(set(self._tasks))
         await self._disconnect()
 
+    def __len__(self) -> int:
+        """How many jobs are heard."""
+        return len(self._channels)
+
     @asynccontextmanager
     async def subscribed(self, job_id: str) -> AsyncGenerator[LiveFeed]:
         """A feed of the job's channel, subscribed when the block begins. Raises: BrokerUnavailable, BrokerUnsuitable."""

@@ -7,6 +7,7 @@ when its answer was lost, and never lands twice or behind a newer attempt.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final, Self
@@ -43,7 +44,10 @@ from tailrace.schemas import (
     TailraceError,
     parse_position,
 )
+from tailrace.telemetry import metrics_catalogue as told
+from tailrace.telemetry.metrics_counts import Counts
 from tailrace.worker.memory import Line, Memory
+from tailrace.worker.pauses import Pauses
 
 logger = logging.getLogger(__name__)
 
@@ -160,10 +164,16 @@ class LogWriter:
         self.pauses = 0
         sent, self.sent = self.sent, []
         self.memory.add(*sent)
+        characters = 0
         for line in sent:
-            self._characters -= len(line.text)
+            characters += len(line.text)
             self.top = line.position or self.top
+            if line.target is not None:
+                self._relay.rewinds += 1
+        self._characters -= characters
         self.seq += len(sent)
+        self._relay.records += len(sent)
+        self._relay.characters += characters
         self._moved.set()
 
     def go_on(self, claimed: Claim) -> None:
@@ -188,6 +198,7 @@ class LogWriter:
         self.sent, self.pending, self.lost = [], [], False
         self._moved.set()
         if isinstance(refusal, LogRefusal):
+            self._relay.closed(self, refusal)
             self._refused(refusal)
 
     def _began(self, claimed: Claim) -> None:
@@ -201,8 +212,13 @@ class LogWriter:
 class Relay:
     """The one writer of a process: opens pens, gathers what they write, flushes."""
 
-    def __init__(self, broker: Broker, keys: Keys, *, worker: str) -> None:
+    def __init__(self, broker: Broker, keys: Keys, *, worker: str, counts: Counts | None = None) -> None:
         self._broker, self._keys, self._worker = broker, keys, worker
+        self._counts = counts or Counts(told.WORKER)
+        self.records = self.characters = self.rewinds = self.appends = 0
+        """What the server has acknowledged, and how many appends were sent."""
+        self._flushes = self._counts.distribution(told.FLUSH)
+        self._pauses = Pauses(self._counts.distribution(told.CHUNK_GAP))
         self._pipe = broker.pipe()
         self._dirty: dict[LogWriter, None] = {}
         self._wake = asyncio.Event()
@@ -210,6 +226,12 @@ class Relay:
         self._outage = Outage(f"worker {worker!r}, append not taken", logger)
         self._waiting: set[LogWriter] = set()
         self._went_back_at = -_WENT_BACK_S
+
+        self._counts.watch(told.RECORDS, lambda: self.records)
+        self._counts.watch(told.CHARACTERS, lambda: self.characters)
+        self._counts.watch(told.REWINDS, lambda: self.rewinds)
+        self._counts.watch(told.APPENDS, lambda: self.appends)
+        self._counts.watch(told.WRITERS_HELD, lambda: len(self._waiting))
 
     async def __aenter__(self) -> Self:
         self._tasks = {asyncio.create_task(self._flush_for_ever(), name="tailrace-relay")}
@@ -249,6 +271,7 @@ class Relay:
             refused=refused,
         )
         if lost:
+            self._replays(len(lost))
             # The server went back since: what an earlier attempt said and readers were shown must stand before this one.
             writer.write(*lost)
             await writer.flushed()
@@ -284,6 +307,7 @@ class Relay:
 
     def went_back(self, job_id: str, lines: int) -> None:
         """The server lost these records of a job; one line in the log for all jobs."""
+        self._replays(lines)
         now = asyncio.get_running_loop().time()
         level = logging.WARNING if now - self._went_back_at > _WENT_BACK_S else logging.DEBUG
         self._went_back_at = now
@@ -291,7 +315,18 @@ class Relay:
             level, "the server went back in time: what it lost is written again (job %r: %d records)", job_id, lines
         )
 
+    def _replays(self, lines: int) -> None:
+        self._counts.add(told.REPLAYS)
+        self._counts.add(told.REPLAYED_RECORDS, by=lines)
+
+    def closed(self, writer: LogWriter, refusal: LogRefusal) -> None:
+        """A log takes nothing more from its writer."""
+        self._pauses.forget(writer)
+        reason = "fenced" if isinstance(refusal, Fenced) else "gone" if isinstance(refusal, Gone) else "sealed"
+        self._counts.add(told.REFUSALS, reason)
+
     async def seal(self, writer: LogWriter, end: End) -> Ending:
+        self._pauses.forget(writer)
         return await seal(self._broker, self._keys, writer.job_id, end, top=writer.top, incarnation=writer.incarnation)
 
     async def _claim(
@@ -314,7 +349,9 @@ class Relay:
             await self._wake.wait()
             self._wake.clear()
             began = loop.time()
-            writers, self._dirty = list(self._dirty), {}
+            dirty, self._dirty = self._dirty, {}
+            writers = list(dirty)
+            self._pauses.flushed(dirty, time.monotonic())
             try:
                 await self._flush(writers)
             except TailraceError as error:
@@ -340,7 +377,9 @@ class Relay:
                 commands.append(command)
         if not commands:
             return
-        for writer, answer in zip(sending, await self._ask(commands), strict=True):
+        self.appends += len(commands)
+        answers = await self._ask(commands)
+        for writer, answer in zip(sending, answers, strict=True):
             if isinstance(answer, NoScriptError):
                 await self._broker.load(APPEND)
                 self.mark(writer)
@@ -352,8 +391,12 @@ class Relay:
                 self.mark(writer)
 
     async def _ask(self, commands: Sequence[bytes]) -> list[Any]:
+        # Not the loop's clock: uvloop's stands still for a turn, and counts milliseconds.
+        began = time.perf_counter()
         with translated():
-            return await self._pipe.ask(commands)
+            answers = await self._pipe.ask(commands)
+        self._flushes.observe(time.perf_counter() - began)
+        return answers
 
     def _answered(self, writer: LogWriter, answer: list[bytes]) -> None:
         try:
@@ -382,6 +425,7 @@ class Relay:
         self._outage.failed(error)
         for writer in writers:
             if writer.refusal is None:
+                self._counts.add(told.APPENDS_AGAIN)
                 self._waiting.add(writer)
                 writer.held = True
                 asyncio.get_running_loop().call_later(writer.pause(), self._release, writer)
