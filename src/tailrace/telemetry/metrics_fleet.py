@@ -124,7 +124,8 @@ class Fleet:
                 if lag is not None:
                     lags[name] = lags.get(name, 0) + float(lag)
         named = [name for name in pending if name != OTHER]
-        parked = await self._ask(*(("XLEN", self._keys.parked(name)) for name in named))
+        # What is parked is not the gateway's to read: there it is missing, and nothing to complain of.
+        parked = await self._broker.many([("XLEN", self._keys.parked(name)) for name in named]) if named else []
         return [
             *(Sample(told.HANDOFF_LAG, (name,), value) for name, value in lags.items()),
             *(Sample(told.HANDOFF_PENDING, (name,), value) for name, value in pending.items()),
