@@ -1,10 +1,9 @@
 """What a scrape says, to be asked for single figures."""
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
-from prometheus_client.parser import text_string_to_metric_families as prometheus_text
+from prometheus_client import parser as prometheus_text
+from prometheus_client.openmetrics import parser as open_metrics
 
 from tailrace.telemetry.metrics_catalogue import CATALOGUE
 from tailrace.telemetry.metrics_counts import Metric
@@ -18,8 +17,8 @@ class Scraped:
 
     def __init__(self, body: bytes | str, *, openmetrics: bool = False) -> None:
         text = body.decode() if isinstance(body, bytes) else body
-        parse = cast("Callable[[str], Any]", open_metrics if openmetrics else prometheus_text)
-        self.families: dict[str, Any] = {family.name: family for family in parse(text)}
+        parser: Any = open_metrics if openmetrics else prometheus_text
+        self.families: dict[str, Any] = {family.name: family for family in parser.text_string_to_metric_families(text)}
         self.samples: list[tuple[str, dict[str, str], float]] = [
             (sample.name, sample.labels, sample.value) for family in self.families.values() for sample in family.samples
         ]

@@ -122,7 +122,10 @@ def test_a_port_that_is_taken_is_said(cli: Cli) -> None:
 
 
 def test_metrics_without_their_package_name_the_cure(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tailrace.cli.metrics.find_spec", lambda _: None)
+    def nothing(_: str) -> None:
+        return None
+
+    monkeypatch.setattr("tailrace.cli.metrics.find_spec", nothing)
     ran = run("worker", "--metrics-port", "0", "--json")
     assert ran.code == 2
     assert "pip install 'tailrace[metrics]'" in ran.error["message"]

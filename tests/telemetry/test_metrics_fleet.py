@@ -111,11 +111,12 @@ async def test_a_real_server_tells_of_its_memory_and_its_disk(real_redis: Redis,
     assert seen(told.REDIS_CLIENTS) >= 1
     assert (seen(told.REDIS_EVICTED), seen(told.REDIS_WRITES_FAIL)) == (0, 0)
     assert 0 < seen(told.REDIS_RESPONSE) < 2
-    await real_redis.config_set("maxmemory", 123456789)
+    owner: Any = real_redis  # redis-py's own annotations are partly unknown
+    await owner.config_set("maxmemory", 123456789)
     try:
         assert (await figures(fleet))(told.REDIS_MEMORY_LIMIT) == 123456789
     finally:
-        await real_redis.config_set("maxmemory", 0)
+        await owner.config_set("maxmemory", 0)
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ async def test_a_gateways_user_may_read_all_of_it_and_a_producers_is_told_what_i
         await admin.zadd(keys.workers, {"w": 1})
         expected: set[str] = set()
         for role in ("worker", "gateway", "producer"):
-            await admin.execute_command("ACL", "SETUSER", role, "reset", "on", f">{role}", *rule(role, keys).split())  # type: ignore[arg-type]  # one of the roles
+            await admin.execute_command("ACL", "SETUSER", role, "reset", "on", f">{role}", *rule(role, keys).split())
             place = own_server.tcp_url.rpartition("@")[2]
             redis: Any = Redis.from_url(f"redis://{role}:{role}@{place}")  # pyright: ignore[reportUnknownMemberType]  # as above
             async with redis:

@@ -32,7 +32,7 @@ async def figures(worker: Worker) -> Scraped:
 
 async def handed_off(e: Engine, count: int) -> None:
     async def all_are() -> bool:
-        return await e.redis.xlen(e.settings.keys.ended) == count
+        return bool(await e.redis.xlen(e.settings.keys.ended) == count)
 
     await wait_until("all are handed off", all_are)
 
