@@ -154,3 +154,18 @@ async def test_a_gateways_user_may_read_all_of_it_and_a_producers_is_told_what_i
     assert [message for message in caplog.messages if "incomplete" in message] == [
         "metrics of the fleet are incomplete: Redis refuses ZCOUNT to this user (docs/security.md has the rights)"
     ]
+
+
+async def test_a_queue_on_a_server_of_its_own_is_told_of_apart(real_redis: Redis, namespace: str) -> None:
+    """The one that is away does not hide what the other knows."""
+    away: Any = Redis.from_url("redis://127.0.0.1:1")  # pyright: ignore[reportUnknownMemberType]  # as above
+    keys = Keys(namespace)
+    async with away:
+        seen = await figures(Fleet(Broker(away, queue=Broker(real_redis)), keys, lease_s=5))
+        assert (seen(told.REDIS_UP, server="logs"), seen(told.REDIS_UP, server="queue")) == (0, 1)
+        assert seen(told.QUEUE_JOBS, state="due") == 0
+        assert not seen.has(told.REDIS_MEMORY, server="logs")
+        seen = await figures(Fleet(Broker(real_redis, queue=Broker(away)), keys, lease_s=5))
+        assert (seen(told.REDIS_UP, server="logs"), seen(told.REDIS_UP, server="queue")) == (1, 0)
+        assert seen(told.REDIS_MEMORY, server="logs") > 0
+        assert not seen.has(told.QUEUE_JOBS)

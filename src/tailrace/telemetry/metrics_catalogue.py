@@ -210,24 +210,32 @@ WEBHOOKS_OPEN: Final = Metric(
 # The fleet: read from Redis; the same in every process that tells of it.
 
 REDIS_UP: Final = Metric(
-    "tailrace_redis_up", "gauge", "1 if Redis answered within two seconds; else 0, and the rest is missing."
+    "tailrace_redis_up",
+    "gauge",
+    '1 if Redis answered within two seconds, else 0: the server of the "logs", and that of the "queue" if it is another.',
+    ("server",),
 )
-REDIS_RESPONSE: Final = Metric("tailrace_redis_response_seconds", "gauge", "How long it took to answer.")
-REDIS_MEMORY: Final = Metric("tailrace_redis_memory_used_bytes", "gauge", "Memory in use there.")
+REDIS_RESPONSE: Final = Metric("tailrace_redis_response_seconds", "gauge", "How long it took to answer.", ("server",))
+REDIS_MEMORY: Final = Metric("tailrace_redis_memory_used_bytes", "gauge", "Memory in use there.", ("server",))
 REDIS_MEMORY_LIMIT: Final = Metric(
     "tailrace_redis_memory_limit_bytes",
     "gauge",
     "Its maxmemory: at it, Redis refuses new jobs. Missing if there is none.",
+    ("server",),
 )
-REDIS_CLIENTS: Final = Metric("tailrace_redis_clients", "gauge", "Connections to it.")
-REDIS_CLIENTS_LIMIT: Final = Metric("tailrace_redis_clients_limit", "gauge", "Its maxclients.")
+REDIS_CLIENTS: Final = Metric("tailrace_redis_clients", "gauge", "Connections to it.", ("server",))
+REDIS_CLIENTS_LIMIT: Final = Metric("tailrace_redis_clients_limit", "gauge", "Its maxclients.", ("server",))
 REDIS_EVICTED: Final = Metric(
     "tailrace_redis_evicted_keys_total",
     "counter",
     "Keys that it threw away for want of memory: jobs are lost. Must be 0.",
+    ("server",),
 )
 REDIS_WRITES_FAIL: Final = Metric(
-    "tailrace_redis_persistence_failed", "gauge", "1 if its last write to disk failed (append-only file or snapshot)."
+    "tailrace_redis_persistence_failed",
+    "gauge",
+    "1 if its last write to disk failed (append-only file or snapshot).",
+    ("server",),
 )
 QUEUE_JOBS: Final = Metric(
     "tailrace_queue_jobs", "gauge",

@@ -48,18 +48,20 @@ class Fleet:
     async def read(self) -> Sequence[Sample]:
         """The figures, at most `kept_s` old. Never raises for what Redis does: then it is not up."""
         async with self._lock:
-            began = time.perf_counter()
-            if began >= self._until:
-                try:
-                    async with asyncio.timeout(PATIENCE_S):
-                        self._samples = [Sample(told.REDIS_UP, (), 1), *await self._read()]
-                except (TailraceError, TimeoutError, OSError) as error:
-                    logger.debug("metrics: Redis does not answer: %s", error)
-                    self._samples = [Sample(told.REDIS_UP, (), 0)]
-                else:
-                    self._samples.append(Sample(told.REDIS_RESPONSE, (), time.perf_counter() - began))
+            if time.perf_counter() >= self._until:
+                servers = {"logs": self._broker, **({"queue": self._broker.queue} if self._broker.apart else {})}
+                found = await asyncio.gather(*(_server(*each) for each in servers.items()), self._fleet())
+                self._samples = [sample for samples in found for sample in samples]
                 self._until = time.perf_counter() + self._kept_s
             return self._samples
+
+    async def _fleet(self) -> list[Sample]:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await self._read()
+        except (TailraceError, TimeoutError, OSError) as error:
+            logger.debug("metrics: the queue's server does not answer: %s", error)
+            return []
 
     async def _read(self) -> list[Sample]:
         keys = self._keys
@@ -76,7 +78,6 @@ class Fleet:
                 ("ZCARD", keys.open),
                 ("ZCOUNT", keys.open, "-inf", now_ms - _LATE_MS),
                 ("ZRANGE", keys.workers, -_MOST_WORKERS, -1),
-                ("INFO",),
                 *(("XINFO", "STREAM", stream) for stream in streams),
                 *(("XINFO", "GROUPS", stream) for stream in streams),
             )
@@ -88,7 +89,6 @@ class Fleet:
         samples += _number(told.OPEN_JOBS, next(answers))
         samples += _number(told.OPEN_UNCHECKED, next(answers))
         names = next(answers)
-        samples += _of(next(answers), _server)
         kept, groups = [next(answers) for _ in streams], [next(answers) for _ in streams]
         samples += _streams(kept)
         samples += await self._groups(groups)
@@ -125,7 +125,7 @@ class Fleet:
                     lags[name] = lags.get(name, 0) + float(lag)
         named = [name for name in pending if name != OTHER]
         # What is parked is not the gateway's to read: there it is missing, and nothing to complain of.
-        parked = await self._broker.many([("XLEN", self._keys.parked(name)) for name in named]) if named else []
+        parked = await self._broker.queue.many([("XLEN", self._keys.parked(name)) for name in named]) if named else []
         return [
             *(Sample(told.HANDOFF_LAG, (name,), value) for name, value in lags.items()),
             *(Sample(told.HANDOFF_PENDING, (name,), value) for name, value in pending.items()),
@@ -137,7 +137,7 @@ class Fleet:
         ]
 
     async def _ask(self, *commands: tuple[str | int, ...]) -> list[_Answer]:
-        answers = await self._broker.many(commands) if commands else []
+        answers = await self._broker.queue.many(commands) if commands else []
         for command, answer in zip(commands, answers, strict=True):
             if isinstance(answer, NoPermissionError) and not self._refused:
                 self._refused = True
@@ -161,24 +161,32 @@ def _age_s(first: Sequence[bytes], now_ms: int) -> float:
     return max(0.0, (now_ms - float(first[1])) / 1000) if first else 0.0
 
 
-def _server(info: Mapping[str, Any]) -> list[Sample]:
-    """Of what the server says of itself, as redis-py parses it."""
-    samples = list(_numbers(info))
-    failed = [info.get(name, "ok") != "ok" for name in _LAST_WRITES]
-    return [*samples, Sample(told.REDIS_WRITES_FAIL, (), any(failed))] if samples else []
+async def _server(name: str, broker: Broker) -> list[Sample]:
+    """Of one server: whether it answers, and what it says of itself."""
+    began = time.perf_counter()
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            (info,) = await broker.many([("INFO",)])
+    except (TailraceError, TimeoutError, OSError) as error:
+        logger.debug("metrics: the server of the %s does not answer: %s", name, error)
+        return [Sample(told.REDIS_UP, (name,), 0)]
+    up = [Sample(told.REDIS_UP, (name,), 1), Sample(told.REDIS_RESPONSE, (name,), time.perf_counter() - began)]
+    return up if isinstance(info, Exception) else [*up, *_said(name, info)]
 
 
-def _numbers(info: Mapping[str, Any]) -> Iterator[Sample]:
-    for metric, name in (
+def _said(name: str, info: Mapping[str, Any]) -> Iterator[Sample]:
+    """`info` as redis-py parses it."""
+    for metric, field in (
         (told.REDIS_MEMORY, "used_memory"),
         (told.REDIS_MEMORY_LIMIT, "maxmemory"),
         (told.REDIS_CLIENTS, "connected_clients"),
         (told.REDIS_CLIENTS_LIMIT, "maxclients"),
         (told.REDIS_EVICTED, "evicted_keys"),
     ):
-        value = info.get(name)
+        value = info.get(field)
         if isinstance(value, int) and not (metric is told.REDIS_MEMORY_LIMIT and value == 0):
-            yield Sample(metric, (), value)
+            yield Sample(metric, (name,), value)
+    yield Sample(told.REDIS_WRITES_FAIL, (name,), any(info.get(field, "ok") != "ok" for field in _LAST_WRITES))
 
 
 def _streams(answers: Sequence[_Answer]) -> list[Sample]:
