@@ -57,7 +57,12 @@ async def test_every_job_is_counted_once_by_how_it_ended(redis: Redis, namespace
         await stream.aclose()
         await redis.zadd(e.settings.keys.open, {later.id: 0})
         await handed_off(e, 8)
-        await wait_until("the worker has counted them", lambda: ended(worker_of(e)) == 8)
+
+        async def all_are_over() -> bool:
+            seen = await figures(worker_of(e))
+            return (seen(told.JOBS_ENDED), seen(told.JOBS_RUNNING)) == (8, 0)
+
+        await wait_until("the worker has counted them", all_are_over)
         seen = await figures(worker_of(e))
         assert seen(told.JOBS_ENDED, status="completed") == 3
         assert seen(told.JOBS_ENDED, status="failed") == 3
@@ -77,14 +82,6 @@ async def test_every_job_is_counted_once_by_how_it_ended(redis: Redis, namespace
         assert seen(told.JOB_SLOTS) == e.settings.worker.max_jobs
         assert seen(told.UPSTREAM_STREAMS, upstream="default") == 0
         assert seen(told.HANDLER_ERRORS) == 0
-
-
-def ended(worker: Worker) -> float:
-    return sum(
-        sample.value
-        for sample in worker.counts.read()
-        if sample.metric is told.JOBS_ENDED and isinstance(sample.value, float | int)
-    )
 
 
 async def test_records_and_characters_are_those_of_the_logs(redis: Redis, namespace: str) -> None:
