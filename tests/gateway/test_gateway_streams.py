@@ -12,9 +12,11 @@ from sse import Message, read_sse
 
 from engine import engine, wait_until
 from job_logs import Pen, archived, attached, sealed, submitted
+from scraped import Scraped
 from tailrace.client import AsyncJob
 from tailrace.joblog import Broker
 from tailrace.schemas import END, Keys, Position, Status
+from tailrace.telemetry.metrics_catalogue import STREAMS_ENDED
 
 ENDLESS = "rehearsal:fault=endless,pace=0.005"
 NASTY = ["\r", "\n", "\r\n", "\n\n", "data: x", "\0", "\u2028", "é😀", "id: 7\n\ndata: y", ": comment"]
@@ -207,6 +209,8 @@ async def test_a_reader_that_takes_nothing_is_dropped_and_the_others_get_everyth
                     await pen.write(text)
                     await eager.read_text(number + 1)
                 await wait_until("the lazy one was dropped", lambda: len(streams) == 1)
+                seen = Scraped((await gateway.http.get("/metrics")).text)
+                assert seen(STREAMS_ENDED, outcome="stalled") == 1
                 await sealed(pen.job)
                 await eager.read()
                 assert eager.ended

@@ -22,6 +22,8 @@ from tailrace.schemas import (
     position,
 )
 from tailrace.tasks import App
+from tailrace.telemetry.metrics_catalogue import WORKER
+from tailrace.telemetry.metrics_counts import Counts
 from tailrace.views import EventsView, ResultView
 from tailrace.worker.attempts import Failed
 from tailrace.worker.job import Job
@@ -62,6 +64,7 @@ class HandUpstreams:
         self.differs = False
         """Whether it says something else each time, from the second word on."""
         self.open_calls = self.most_open = 0
+        self.counts, self.pieces = Counts(WORKER), 0
 
     def retries(self, name: str) -> int:  # noqa: ARG002 - the worker's own word
         return 2
@@ -90,6 +93,7 @@ class HandUpstreams:
 class HandStream:
     continued = False
     retries_taken = 0
+    upstream = "hand"
 
     def __init__(self, text: str) -> None:
         self._words: list[Item] = [word + " " for word in text.split()]

@@ -194,7 +194,9 @@ async def run_together(settings: Settings, app: App | None, ready: Callable[[str
         AsyncTailrace(settings=settings) as client,
         Worker(settings, app=app, jobs=JobsOf(client)) as worker,
     ):
-        gateway = server(create_app(settings, tailrace=client), settings, ready=listening.set_result)
+        gateway = server(
+            create_app(settings, tailrace=client, metrics=[worker.counts]), settings, ready=listening.set_result
+        )
 
         def stop(number: signal.Signals) -> None:
             gateway.stop(number)

@@ -7,6 +7,8 @@ import typer
 
 from tailrace.cli.exits import ExitCode, MissingExtra
 from tailrace.cli.loops import log_to_stderr, require_server, run_loop, with_server
+from tailrace.cli.metrics import MetricsHost, MetricsPort
+from tailrace.cli.metrics import chosen as metrics_chosen
 from tailrace.cli.options import Config, Json, Namespace, RedisUrl, settings_of
 from tailrace.cli.output import Output, reporting
 
@@ -20,6 +22,8 @@ def serve(
         int | None,
         typer.Option(min=0, max=65535, help="0: a free one; default: gateway.port, else 8722.", show_default=False),
     ] = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = None,
     json: Json = False,
     redis_url: RedisUrl = None,
     namespace: Namespace = None,
@@ -29,7 +33,10 @@ def serve(
     output = Output(json=json)
     with reporting(output):
         settings = settings_of(redis_url, namespace, config)
-        given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+        given: dict[str, int | str] = {
+            name: value for name, value in (("host", host), ("port", port)) if value is not None
+        }
+        given |= metrics_chosen(metrics_port, metrics_host)
         settings = settings.model_copy(update={"gateway": settings.gateway.model_copy(update=given)})
         try:
             from tailrace.gateway import serve as run_gateway  # an extra of its own

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tailrace.cli.loops import log_to_stderr, on_signals, require_server, run_loop, with_server
+from tailrace.cli.metrics import metrics_served
 from tailrace.client import AsyncTailrace
 from tailrace.client.jobs import JobsOf
 from tailrace.schemas import Settings
@@ -84,13 +85,24 @@ class Serving:
         self._drains: list[asyncio.Task[None]] = []
         self._stops = 0
         self.stopped_by: signal.Signals | None = None
+        self.metrics_url: str | None = None
+        """Where its metrics are, if it shows them."""
 
     async def run(self, ready: Callable[[str], None]) -> None:
         """`ready` is called with the worker's name once it takes jobs."""
+        settings = self._settings
         with on_signals(self.stop):
             async with (
-                AsyncTailrace(settings=self._settings) as client,
-                Worker(self._settings, app=self._app, jobs=JobsOf(client)) as worker,
+                AsyncTailrace(settings=settings) as client,
+                Worker(settings, app=self._app, jobs=JobsOf(client)) as worker,
+                metrics_served(
+                    [worker.counts],
+                    worker.broker,
+                    settings,
+                    role="worker",
+                    host=settings.worker.metrics_host,
+                    port=settings.worker.metrics_port,
+                ) as self.metrics_url,
             ):
                 self._worker = worker
                 for _ in range(self._stops):

@@ -15,10 +15,11 @@ from redis.exceptions import RedisError
 from tailrace.cli.serving import on_signals
 from tailrace.joblog import connected_by
 from tailrace.queue import hand_back
-from tailrace.schemas import Settings, TailraceError
+from tailrace.schemas import InvalidRequest, Settings, TailraceError
 
 logger = logging.getLogger("tailrace.supervisor")
 
+_PORTS: Final = 65536
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 30.0
 #: Who lived so long did not die of its start: the next pause is the shortest again.
@@ -28,6 +29,14 @@ _LONG_LIFE_S: Final = 60.0
 def pause_after(deaths: int) -> float:
     """Seconds until a child is started again after so many short lives in a row."""
     return min(_FIRST_PAUSE_S * 2.0 ** min(deaths - 1, 16), _LONGEST_PAUSE_S)
+
+
+def _settings_at(settings: Settings, place: int) -> Settings:
+    """Of the child in that place: each shows its metrics on a port of its own, the same again when it is started again."""
+    first = settings.worker.metrics_port
+    if not first:
+        return settings
+    return settings.model_copy(update={"worker": settings.worker.model_copy(update={"metrics_port": first + place})})
 
 
 class Supervisor:
@@ -47,7 +56,12 @@ class Supervisor:
         self.stopped_by: Signals | None = None
 
     async def run(self, ready: Callable[[list[int]], None]) -> None:
-        """`ready` is called once, with the process ids, when every child takes jobs."""
+        """`ready` is called once, with the process ids, when every child takes jobs.
+
+        Raises: InvalidRequest if there are too few ports for their metrics.
+        """
+        if (self._settings.worker.metrics_port or 0) + self._count > _PORTS:
+            raise InvalidRequest(f"metrics of {self._count} processes do not fit below port {_PORTS}: begin lower")
         with on_signals(self.stop):
             async with asyncio.TaskGroup() as places:
                 for place in range(self._count):
@@ -90,7 +104,7 @@ class Supervisor:
             if child.stdin is None or child.stdout is None:
                 raise RuntimeError("the child was started with pipes")
             with suppress(ConnectionError):  # it died at once
-                child.stdin.write(self._settings.model_dump_json().encode() + b"\n")
+                child.stdin.write(_settings_at(self._settings, place).model_dump_json().encode() + b"\n")
                 await child.stdin.drain()
             if self._stopping.is_set():
                 child.send_signal(SIGTERM)

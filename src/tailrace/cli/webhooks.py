@@ -7,6 +7,7 @@ import typer
 
 from tailrace.cli.exits import ExitCode, MissingExtra
 from tailrace.cli.loops import log_to_stderr, on_signals, require_server, run_loop, with_server
+from tailrace.cli.metrics import MetricsHost, MetricsPort, metrics_served, require_metrics
 from tailrace.cli.options import Config, Json, Namespace, RedisUrl, settings_of
 from tailrace.cli.output import Output, reporting
 from tailrace.joblog import connected_by
@@ -21,6 +22,8 @@ def webhooks(
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="NAME", help="These receivers only.", show_default=False)
     ] = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = None,
     json: Json = False,
     redis_url: RedisUrl = None,
     namespace: Namespace = None,
@@ -36,8 +39,10 @@ def webhooks(
             raise MissingExtra(
                 f"this command needs {error.name or 'packages'}: pip install 'tailrace[webhooks]'"
             ) from error
+        require_metrics(metrics_port)
         log_to_stderr()
-        if run_loop(_serve(with_server(settings), Webhooks, output)) is signal.SIGINT:
+        where = (metrics_host or "127.0.0.1", metrics_port)
+        if run_loop(_serve(with_server(settings), Webhooks, output, where)) is signal.SIGINT:
             raise typer.Exit(ExitCode.INTERRUPTED)
 
 
@@ -52,7 +57,9 @@ def _chosen(settings: Settings, only: list[str]) -> Settings:
     return settings.model_copy(update={"webhooks": {name: settings.webhooks[name] for name in only}})
 
 
-async def _serve(settings: Settings, make: "type[Webhooks]", output: Output) -> signal.Signals | None:
+async def _serve(
+    settings: Settings, make: "type[Webhooks]", output: Output, metrics: tuple[str, int | None]
+) -> signal.Signals | None:
     """Deliver until a signal; which one it was."""
     async with connected_by(settings) as broker:
         serving = make(settings, broker)
@@ -63,9 +70,15 @@ async def _serve(settings: Settings, make: "type[Webhooks]", output: Output) -> 
             stopped_by.append(number)
             serving.drain()
 
-        with on_signals(stop):
-            output.note(f"telling {', '.join(serving.names)} of the jobs that end in namespace {settings.namespace!r}")
-            if output.json:
-                output.object({"ready": True, "webhooks": serving.names, "namespace": settings.namespace})
-            await serving.run()
+        host, port = metrics
+        served = metrics_served([serving.counts], broker, settings, role="webhooks", host=host, port=port)
+        async with served as url:
+            with on_signals(stop):
+                output.note(
+                    f"telling {', '.join(serving.names)} of the jobs that end in namespace {settings.namespace!r}"
+                )
+                if output.json:
+                    where = {} if url is None else {"metrics": url}
+                    output.object({"ready": True, "webhooks": serving.names, "namespace": settings.namespace, **where})
+                await serving.run()
         return stopped_by[0] if stopped_by else None

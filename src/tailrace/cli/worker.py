@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from tailrace.cli.exits import ExitCode
+from tailrace.cli.metrics import MetricsHost, MetricsPort, chosen, require_metrics
 from tailrace.cli.options import Config, Json, Namespace, RedisUrl, settings_of
 from tailrace.cli.output import Output, reporting
 from tailrace.cli.standins import missing_worker_extra, stand_in
@@ -30,6 +31,8 @@ def worker(
     local_model: Annotated[
         bool, typer.Option("--local-model", help="Answer every job with a small language model on this machine.")
     ] = False,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = None,
     json: Json = False,
     redis_url: RedisUrl = None,
     namespace: Namespace = None,
@@ -39,8 +42,9 @@ def worker(
     output = Output(json=json)
     with reporting(output, interrupted=lambda: "interrupted before it took jobs"):
         settings = settings_of(redis_url, namespace, config)
-        if max_jobs is not None:
-            settings = settings.model_copy(update={"worker": settings.worker.model_copy(update={"max_jobs": max_jobs})})
+        given = {**({} if max_jobs is None else {"max_jobs": max_jobs}), **chosen(metrics_port, metrics_host)}
+        settings = settings.model_copy(update={"worker": settings.worker.model_copy(update=given)})
+        require_metrics(settings.worker.metrics_port)
         try:
             from tailrace.cli import serving  # loads arq and openai
         except ImportError as error:
@@ -48,8 +52,8 @@ def worker(
         serving.log_to_stderr()
         settings = serving.with_server(settings)
         serving.run_loop(serving.require_server(settings))
-        with stand_in(settings, output, rehearsal=rehearsal, local_model=local_model) as chosen:
-            stopped_by = _serve(chosen, output, processes, app)
+        with stand_in(settings, output, rehearsal=rehearsal, local_model=local_model) as complete:
+            stopped_by = _serve(complete, output, processes, app)
         if stopped_by is signal.SIGINT:
             raise typer.Exit(ExitCode.INTERRUPTED)
 
@@ -88,7 +92,7 @@ def _serve(settings: Settings, output: Output, processes: int, app: str | None) 
 
         def ready(name: str) -> None:
             serving.announce(settings, f"worker {name!r}", loaded)
-            tell(worker=name)
+            tell(worker=name, **({} if worker.metrics_url is None else {"metrics": worker.metrics_url}))
 
         await worker.run(ready)
         return worker.stopped_by

@@ -43,6 +43,10 @@ class Hub:
         for ear in self._ears.values():
             await ear.close()
 
+    def __len__(self) -> int:
+        """How many jobs are heard."""
+        return len(self._channels)
+
     @asynccontextmanager
     async def subscribed(self, job_id: str) -> AsyncGenerator[LiveFeed]:
         """A feed of the job's channel, subscribed when the block begins. Raises: BrokerUnavailable, BrokerUnsuitable."""

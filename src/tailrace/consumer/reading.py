@@ -28,6 +28,11 @@ class Consumer:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
+    @property
+    def followed(self) -> int:
+        """How many jobs' live channels are heard."""
+        return len(self._hub)
+
     async def follow(self, job_id: str, *, after: Position = START) -> AsyncGenerator[Batch]:
         """Yield the job's records in batches, in the order written, and return after the end record.
 

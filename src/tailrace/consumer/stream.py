@@ -149,6 +149,7 @@ class Stream(AsyncGenerator[T, None], Generic[T]):
         if link.state == PAUSED:
             tail.wanted()
         elif link.state == CUT:
+            self._tails.cut += 1
             self._tail, self._link = self._tails.enter(
                 self._job_id, self._kind, link.position, incarnation=tail.incarnation
             )

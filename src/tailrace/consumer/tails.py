@@ -302,6 +302,8 @@ class Tails:
         self._first: dict[_Place, Tail[Any]] = {}
         self._open: dict[tuple[str, Hashable], dict[Tail[Any], None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.cut = 0
+        """How many readers were cut off so far."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -315,6 +317,11 @@ class Tails:
     def opened(self) -> list[Tail[Any]]:
         """Those that follow a log."""
         return [tail for alike in self._open.values() for tail in alike]
+
+    @property
+    def readers(self) -> int:
+        """How many there are."""
+        return sum(tail.readers for tail in self.opened)
 
     def enter(
         self, job_id: str, kind: Kind[T], after: Position, *, incarnation: str | None = None

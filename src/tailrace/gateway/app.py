@@ -1,6 +1,6 @@
 """The application: routes, what they share while it runs, and what every answer has."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
@@ -9,21 +9,31 @@ from fastapi import FastAPI
 from tailrace.client import AsyncTailrace
 from tailrace.gateway.access import Access, install_access
 from tailrace.gateway.bodies import BodyLimit
+from tailrace.gateway.counting import Counting
 from tailrace.gateway.errors import install_errors
 from tailrace.gateway.gateway import Gateway
 from tailrace.gateway.routers import ROUTERS
 from tailrace.gateway.streams import Channels, Streams
 from tailrace.schemas import Settings
+from tailrace.telemetry import metrics_catalogue as told
+from tailrace.telemetry.metrics_counts import Counts
+from tailrace.telemetry.metrics_exposition import Exposition
+from tailrace.telemetry.metrics_fleet import Fleet
 
 
 def create_app(
-    settings: Settings | None = None, *, tailrace: AsyncTailrace | None = None, access: Access | None = None
+    settings: Settings | None = None,
+    *,
+    tailrace: AsyncTailrace | None = None,
+    access: Access | None = None,
+    metrics: Sequence[Counts] = (),
 ) -> FastAPI:
     """The gateway as an ASGI application, for uvicorn or any other server.
 
     `settings`: by default environment and file. `tailrace`: an open client of the same loop, which is left open; by default
     one of the application's own. `access` tells who asks; by default who has a key of the settings, or,
-    if they have none, everybody on this machine and nobody else.
+    if they have none, everybody on this machine and nobody else. `metrics`: of what else runs in this process; /metrics has
+    them beside the gateway's own.
     Raises: InvalidRequest if the settings are wrong.
     """
     chosen = settings or (tailrace.settings if tailrace is not None else Settings.load())
@@ -39,11 +49,14 @@ def create_app(
     )
     app.state.settings = chosen
     app.state.tailrace = tailrace
+    app.state.counts = counts = Counts(told.GATEWAY)
+    app.state.metrics = (*metrics, counts)
     install_errors(app)
     for router in ROUTERS:
         app.include_router(router)
     app.add_middleware(BodyLimit, limit=chosen.gateway.max_body_bytes)
     install_access(app, chosen, access)
+    app.add_middleware(Counting, counts=counts)
     return app
 
 
@@ -55,7 +68,19 @@ async def _open(app: FastAPI) -> AsyncGenerator[None]:
         if tailrace is None:
             tailrace = await stack.enter_async_context(AsyncTailrace(settings=settings))
         channels = Channels(tailrace.consumer, kept_bytes=settings.gateway.kept_bytes)
-        streams = Streams(settings.gateway)
+        counts: Counts = app.state.counts
+        streams = Streams(settings.gateway, counts)
         stack.callback(streams.close)
-        app.state.gateway = Gateway(settings.gateway, tailrace, channels, streams)
+        consumer = tailrace.consumer
+        counts.watch(told.STREAMS_OPEN, lambda: len(streams))
+        counts.watch(told.JOBS_FOLLOWED, lambda: consumer.followed)
+        counts.watch(told.READERS_OPEN, lambda: consumer.tails.readers)
+        counts.watch(told.READERS_CUT, lambda: consumer.tails.cut)
+        exposition = Exposition(
+            app.state.metrics,
+            fleet=Fleet(tailrace.broker, settings.keys, lease_s=settings.worker.lease_s),
+            role="dev" if len(app.state.metrics) > 1 else "gateway",
+            namespace=settings.namespace,
+        )
+        app.state.gateway = Gateway(settings.gateway, tailrace, channels, streams, exposition)
         yield

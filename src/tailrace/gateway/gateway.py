@@ -9,6 +9,7 @@ from starlette.requests import HTTPConnection
 from tailrace.client import AsyncTailrace
 from tailrace.gateway.streams import Channels, Streams
 from tailrace.schemas import GatewaySettings
+from tailrace.telemetry.metrics_exposition import Exposition
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,8 @@ class Gateway:
     """The jobs that are streamed, each encoded once for all its readers."""
     streams: Streams
     """The responses that stream them."""
+    exposition: Exposition
+    """What /metrics shows."""
 
 
 def gateway_of(connection: HTTPConnection) -> Gateway:

@@ -4,8 +4,8 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 import uvicorn
@@ -18,6 +18,9 @@ from tailrace.gateway.app import create_app
 from tailrace.gateway.gateway import Gateway
 from tailrace.gateway.streams import LINE, StreamBroken
 from tailrace.schemas import InvalidRequest, Settings
+from tailrace.telemetry.metrics_server import MetricsServer
+
+logger = logging.getLogger(__name__)
 
 #: How long requests may go on after the streams were dropped.
 _GRACE_S: Final = 5
@@ -132,6 +135,23 @@ def server(app: FastAPI, settings: Settings, *, ready: Callable[[str], object] =
     return Server(config, app, ready)
 
 
+@asynccontextmanager
+async def _metrics_port(app: FastAPI, settings: Settings) -> AsyncGenerator[None]:
+    """The same metrics on a port of their own, without keys, where one is configured. Raises: InvalidRequest."""
+    gateway = settings.gateway
+    if gateway.metrics_port is None:
+        yield
+        return
+
+    async def scrape(accept: str) -> tuple[bytes, str] | None:
+        running: Gateway | None = getattr(app.state, "gateway", None)
+        return None if running is None else await running.exposition.scrape(accept)
+
+    async with MetricsServer(scrape).listening(gateway.metrics_host, gateway.metrics_port) as url:
+        logger.info("metrics at %s", url)
+        yield
+
+
 async def serve(
     settings: Settings | None = None, *, ready: Callable[[str], object] = lambda _: None
 ) -> signal.Signals | None:
@@ -140,13 +160,15 @@ async def serve(
     Raises: InvalidRequest if the settings are wrong, others could reach it without a key, or the port is taken.
     """
     chosen = settings or Settings.load()
-    running = server(create_app(chosen), chosen, ready=ready)
+    app = create_app(chosen)
+    running = server(app, chosen, ready=ready)
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGTERM, signal.SIGINT)
     for number in numbers:
         loop.add_signal_handler(number, running.stop, number)
     try:
-        await running.serve()
+        async with _metrics_port(app, chosen):
+            await running.serve()
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)

@@ -21,7 +21,7 @@ _COMMANDS: Final[dict[Role, str]] = {
     "+script|load +time +info",
     "gateway": "+ping +select +time +eval +evalsha +script|load +exists +get +getrange +hget +set +del +pttl +pexpire "
     "+pexpireat +xadd +xlen +xrange +xrevrange +xtrim +zadd +zcard +zrem +zscore +zrange +lpush +ltrim +publish +subscribe "
-    "+unsubscribe +hset +hdel +hlen +hexists +hgetall +info",
+    "+unsubscribe +hset +hdel +hlen +hexists +hgetall +info +zcount +xinfo",
     "producer": "+ping +select +time +eval +evalsha +script|load +exists +get +getrange +hget +set +del +pttl +pexpire "
     "+pexpireat +xadd +xlen +xrange +xrevrange +xtrim +zadd +zcard +zrem +zscore +lpush +ltrim +publish",
     "consumer": "+ping +select +time +exists +get +xlen +xrange +xrevrange +subscribe +unsubscribe",
@@ -36,6 +36,7 @@ def rule(role: Role, keys: Keys) -> str:
         "worker": f"~{names}:* ~arq:*:{names}:* &{names}:*",
         "gateway": f"~{names}:{{*}}:* ~{keys.open} ~{keys.queue} ~{keys.wake} ~{keys.tenant_requests('*')} "
         f"~{keys.tenant_jobs('*')} %R~{keys.tasks} {' '.join(f'%R~{each}' for each in keys.ended_streams)} "
+        f"%R~{keys.workers} %R~{keys.worker('*')} "
         f"~arq:job:{names}:* &{keys.live('*')} &{keys.worker('*')}",
         "producer": f"~{names}:{{*}}:* ~{keys.open} ~{keys.queue} ~{keys.wake} %R~{keys.tasks} ~arq:job:{names}:* "
         f"&{keys.live('*')} &{keys.worker('*')}",

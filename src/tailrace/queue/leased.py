@@ -109,7 +109,8 @@ class LeasedWorker(Worker):
         self._timeout_s = job_timeout_s
         self._look_s = look_s
         self._error_delay_s = error_delay_s
-        self._claims = 0
+        self.claims = self.lost = self.errors = 0
+        """For who counts: claims begun, leases lost while their jobs ran, handlers that raised an error."""
         self._queue_length = 0
         self._running: dict[str, Claimed] = {}
         self._wake = asyncio.Event()
@@ -211,11 +212,11 @@ class LeasedWorker(Worker):
                 self._renewal.hold(queued_id, before.number, deadline_ms)
                 return
             self._lost(queued_id, before.number)
-        self._claims += 1
+        self.claims += 1
         claimed = Claimed(
             job_id=cast("str", self._keys.job_of(queued_id)),  # the script takes no other ids
             queued_id=queued_id,
-            number=self._claims,
+            number=self.claims,
             worker=self.worker_name,
             due_ms=int(min(max(taken.score, 0), deadline_ms)),  # a planted score may be infinite
             payload=taken.payload,
@@ -289,6 +290,7 @@ class LeasedWorker(Worker):
             raise
         except Exception as error:
             claimed.delay_ms = error_ms
+            self.errors += 1
             logger.error(  # noqa: TRY400 -- without the error's message
                 "job %r: its handler raised %s; it runs again in %.1f s\n%s",
                 claimed.job_id,
@@ -336,6 +338,7 @@ class LeasedWorker(Worker):
         claimed = self._running.get(queued_id)
         if claimed is not None and claimed.number == number and not claimed.settling:
             logger.warning("job %r: the lease is lost, its handler is cancelled", claimed.job_id)
+            self.lost += 1
             claimed.cancel(CancelReason.LEASE_LOST)
 
     # The end.

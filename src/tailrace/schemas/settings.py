@@ -100,6 +100,11 @@ class WorkerSettings(_Section):
     """The pause before a job's second attempt in the same worker; it doubles with each."""
     sweep_s: float = Field(default=5.0, gt=0)
     """How often the index of open jobs is looked through for what a crash left behind."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Where it shows its metrics, without keys (docs/metrics.md). 0: a free one; None: nowhere. Several processes take the
+    ports from there on."""
+    metrics_host: str = Field(default="127.0.0.1", min_length=1)
+    """The address for that; 0.0.0.0 lets other machines in."""
 
 
 class WebhookSettings(_Section):
@@ -204,6 +209,10 @@ class GatewaySettings(_Section):
     token_secret_env: str = ""
     """The environment variable with the secret that signs read tokens; several, separated by spaces, while it is replaced:
     the first one signs. Gateways that serve one another's clients need the same."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Where it shows its metrics, without keys (docs/metrics.md). 0: a free one; None: nowhere but at /metrics."""
+    metrics_host: str = Field(default="127.0.0.1", min_length=1)
+    """The address for that; 0.0.0.0 lets other machines in."""
 
     @field_validator("tenants")
     @classmethod

@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 from tailrace.schemas import ROOT, JobRequest, OnRestart, OpenPart
+from tailrace.telemetry import metrics_catalogue as told
+from tailrace.telemetry.metrics_counts import Distribution
 from tailrace.worker.memory import Line
 from tailrace.worker.recorder import Recorder
 from tailrace.worker.sources import Item, Outcome, UpstreamError
@@ -62,7 +64,7 @@ class Answer:
     @asynccontextmanager
     async def _asked(self, stands: Sequence[Line]) -> AsyncGenerator[tuple[UpstreamStream, "_Pen"]]:
         go_on_from = _plain_text(stands) if self._on_restart == "continue" else None
-        pen = _Pen(self._recorder, self._run)
+        pen = _Pen(self._recorder, self._run, self._upstreams)
         asked = self._upstreams.open(self._request, continue_from=go_on_from or None, max_retries=self.retries_left)
         try:
             async with asked as stream:
@@ -72,6 +74,7 @@ class Answer:
                     for line in stands:
                         self._recorder.said(line.text)
                 pen.splice = Splice([] if stream.continued else stands, base=self._base, run=self._run)
+                pen.first_tokens = self._upstreams.counts.distribution(told.FIRST_TOKEN, stream.upstream)
                 yield stream, pen
                 self.outcome = stream.outcome
         except UpstreamError as error:
@@ -88,9 +91,10 @@ class _Pen:
     """Turns the items of one answer into lines, and gives to the writer those that do not stand."""
 
     splice: Splice
+    first_tokens: Distribution
 
-    def __init__(self, recorder: Recorder, run: int) -> None:
-        self._recorder, self._run = recorder, run
+    def __init__(self, recorder: Recorder, run: int, upstreams: Upstreams) -> None:
+        self._recorder, self._run, self._upstreams = recorder, run, upstreams
         self._began = time.monotonic()
         self.first_s: float | None = None
         self.lines: list[Line] = []
@@ -99,10 +103,12 @@ class _Pen:
     def take(self, items: Sequence[Item]) -> bool:
         """Whether the writer has room for more. Raises: OutputLimit, LogRefusal."""
         recorder, splice = self._recorder, self.splice
+        self._upstreams.pieces += len(items)
         lines: list[Line] = []
         for item in items:
             if self.first_s is None and isinstance(item, str):
                 self.first_s = time.monotonic() - self._began
+                self.first_tokens.observe(self.first_s)
             line = recorder.item(item, self._run)
             lines.append(line)
             # One by one: what came before the one that is too much is written.

@@ -17,6 +17,8 @@ from tailrace.queue import CancelReason, Claimed, Control, offer
 from tailrace.queue.leased import LeasedWorker
 from tailrace.schemas import END, InvalidRequest, Settings, TailraceError
 from tailrace.tasks import App, Jobs
+from tailrace.telemetry import metrics_catalogue as told
+from tailrace.telemetry.metrics_counts import Counts
 from tailrace.worker.checkup import LONGEST_WAIT_MS
 from tailrace.worker.quarantine import Quarantine
 from tailrace.worker.registry import WorkerCard, announce, take_leave
@@ -57,6 +59,8 @@ class Worker:
         self.settings = settings
         self.name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._given = broker
+        self.counts = Counts(told.WORKER)
+        """What it tells of itself, for `tailrace.telemetry.metrics_exposition`."""
         self._stack = AsyncExitStack()
         self._quarantine = Quarantine()
 
@@ -67,9 +71,10 @@ class Worker:
             if broker is None:
                 broker = await stack.enter_async_context(connected_by(_with_server(settings)))
             self._broker: Broker = broker
-            upstreams = await stack.enter_async_context(Upstreams(settings))
-            self._tools = Tools(upstreams, self._app, self._jobs, settings.limits)
-            self._relay = await stack.enter_async_context(Relay(self._broker, keys, worker=self.name))
+            upstreams = await stack.enter_async_context(Upstreams(settings, counts=self.counts))
+            self._tools = Tools(upstreams, self._app, self._jobs, settings.limits, self.counts)
+            relay = Relay(self._broker, keys, worker=self.name, counts=self.counts)
+            self._relay = await stack.enter_async_context(relay)
             self._queue = await stack.enter_async_context(
                 LeasedWorker(
                     self._handle,
@@ -92,11 +97,26 @@ class Worker:
                 every_s=settings.worker.sweep_s,
                 longest_wait_ms=longest_wait_ms,
                 jobs=self._jobs,
+                counts=self.counts,
             )
+            self._watch_queue()
             stack.push_async_callback(self._take_leave)
             await stack.enter_async_context(running(sweep, self._watch(), self._announce()))
             self._stack = stack.pop_all()
         return self
+
+    @property
+    def broker(self) -> Broker:
+        """What it talks to Redis with, while it is open."""
+        return self._broker
+
+    def _watch_queue(self) -> None:
+        queue, counts = self._queue, self.counts
+        counts.watch(told.JOBS_CLAIMED, lambda: queue.claims)
+        counts.watch(told.JOBS_RUNNING, lambda: len(queue.running))
+        counts.watch(told.JOB_SLOTS, lambda: queue.max_jobs if queue.allow_pick_jobs else 0)
+        counts.watch(told.LEASES_LOST, lambda: queue.lost)
+        counts.watch(told.HANDLER_ERRORS, lambda: queue.errors)
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()

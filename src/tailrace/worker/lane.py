@@ -7,6 +7,7 @@ when its answer was lost, and never lands twice or behind a newer attempt.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from tailrace.joblog import APPEND, Broker, LogRefusal, Lost, in_our_words, refu
 from tailrace.queue import Outage
 from tailrace.schemas import BrokerUnavailable, TailraceError
 from tailrace.worker.log_writer import LogWriter
+from tailrace.worker.relay_counts import RelayCounts
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +34,11 @@ class Lane:
         place: str,
         *,
         worker: str,
+        counts: RelayCounts,
         reclaim: Callable[[LogWriter], Coroutine[Any, Any, None]],
     ) -> None:
         """`reclaim` makes a writer go on whose server lost something."""
-        self._broker, self._place, self._reclaim = broker, place, reclaim
+        self._broker, self._place, self._counts, self._reclaim = broker, place, counts, reclaim
         self._pipe = broker.pipe(place)
         self._dirty: dict[LogWriter, None] = {}
         self._wake = asyncio.Event()
@@ -59,7 +62,9 @@ class Lane:
             await self._wake.wait()
             self._wake.clear()
             began = loop.time()
-            writers, self._dirty = list(self._dirty), {}
+            dirty, self._dirty = self._dirty, {}
+            writers = list(dirty)
+            self._counts.flushed(dirty, time.monotonic())
             try:
                 await self._flush(writers)
             except TailraceError as error:
@@ -88,6 +93,7 @@ class Lane:
                 commands.append(command)
         if not commands:
             return
+        self._counts.appends += len(commands)
         answers = await self._ask(commands)
         for number, (writer, answer) in enumerate(zip(sending, answers, strict=True)):
             if isinstance(answer, AskError) and not isinstance(answer, MovedError):
@@ -103,8 +109,12 @@ class Lane:
                 self.mark(writer)
 
     async def _ask(self, commands: Sequence[bytes]) -> list[Any]:
+        # Not the loop's clock: uvloop's stands still for a turn, and counts milliseconds.
+        began = time.perf_counter()
         with translated():
-            return await self._pipe.ask(commands)
+            answers = await self._pipe.ask(commands)
+        self._counts.flushes.observe(time.perf_counter() - began)
+        return answers
 
     async def _asked(self, error: AskError, command: bytes) -> Any:
         """The log is being moved: the answer of the server that it has gone to."""
@@ -124,6 +134,7 @@ class Lane:
         else:
             writer.acknowledged()
         if self._waiting:
+            self._counts.answered(writer)
             self._waiting.discard(writer)
             self._perhaps_over()
 
@@ -152,6 +163,7 @@ class Lane:
         self._outage.failed(error)
         for writer in writers:
             if writer.refusal is None:
+                self._counts.again(writer)
                 self._waiting.add(writer)
                 writer.held = True
                 asyncio.get_running_loop().call_later(writer.pause(), self._release, writer)
@@ -159,6 +171,7 @@ class Lane:
     def _release(self, writer: LogWriter) -> None:
         writer.held = False
         if writer.lane is not self:
+            self._counts.answered(writer)
             self._waiting.discard(writer)
             self._perhaps_over()
         writer.lane.mark(writer)

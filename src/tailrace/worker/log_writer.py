@@ -122,10 +122,16 @@ class LogWriter:
         self.pauses = 0
         sent, self.sent = self.sent, []
         self.memory.add(*sent)
+        counts, characters = self._relay.counts, 0
         for line in sent:
-            self._characters -= len(line.text)
+            characters += len(line.text)
             self.top = line.position or self.top
+            if line.target is not None:
+                counts.rewinds += 1
+        self._characters -= characters
         self.seq += len(sent)
+        counts.records += len(sent)
+        counts.characters += characters
         self._moved.set()
 
     def go_on(self, claimed: Claim) -> None:
@@ -150,6 +156,7 @@ class LogWriter:
         self.sent, self.pending, self.lost = [], [], False
         self._moved.set()
         if isinstance(refusal, LogRefusal):
+            self._relay.counts.refused(self, refusal)
             self._refused(refusal)
 
     def _began(self, claimed: Claim) -> None:

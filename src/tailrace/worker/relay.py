@@ -23,9 +23,11 @@ from tailrace.joblog import (
 )
 from tailrace.joblog.tasks import end
 from tailrace.schemas import Entry, JobNotFound, Keys, parse_position
+from tailrace.telemetry.metrics_counts import Counts
 from tailrace.worker.lane import Lane
 from tailrace.worker.log_writer import LogWriter
 from tailrace.worker.memory import Memory
+from tailrace.worker.relay_counts import RelayCounts
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +40,9 @@ _WENT_BACK_S: Final = 10.0
 class Relay:
     """What opens pens, and runs the lanes that they write to."""
 
-    def __init__(self, broker: Broker, keys: Keys, *, worker: str) -> None:
+    def __init__(self, broker: Broker, keys: Keys, *, worker: str, counts: Counts | None = None) -> None:
         self._broker, self._keys, self._worker = broker, keys, worker
+        self.counts = RelayCounts(counts)
         self._lanes: dict[str, Lane] = {}
         self._writers: weakref.WeakSet[LogWriter] = weakref.WeakSet()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,6 +89,7 @@ class Relay:
         )
         self._writers.add(writer)
         if lost:
+            self.counts.replays(len(lost))
             # The server went back since: what an earlier attempt said and readers were shown must stand before this one.
             writer.write(*lost)
             await writer.flushed()
@@ -96,7 +100,9 @@ class Relay:
         place = self._broker.place(self._keys.log(job_id))
         lane = self._lanes.get(place)
         if lane is None:
-            lane = self._lanes[place] = Lane(self._broker, place, worker=self._worker, reclaim=self._reclaim)
+            lane = self._lanes[place] = Lane(
+                self._broker, place, worker=self._worker, counts=self.counts, reclaim=self._reclaim
+            )
             self._tasks.add(asyncio.create_task(lane.run(), name=f"tailrace-relay {place}".rstrip()))
         return lane
 
@@ -129,6 +135,7 @@ class Relay:
 
     def went_back(self, job_id: str, lines: int) -> None:
         """The server lost these records of a job; one line in the log for all jobs."""
+        self.counts.replays(lines)
         now = asyncio.get_running_loop().time()
         level = logging.WARNING if now - self._went_back_at > _WENT_BACK_S else logging.DEBUG
         self._went_back_at = now
@@ -137,6 +144,7 @@ class Relay:
         )
 
     async def seal(self, writer: LogWriter, end: End) -> Ending:
+        self.counts.ended(writer)
         return await seal(self._broker, self._keys, writer.job_id, end, top=writer.top, incarnation=writer.incarnation)
 
     async def _claim(

@@ -28,6 +28,7 @@ from tailrace.schemas import (
     WorkerSettings,
 )
 from tailrace.tasks import RunnableTask
+from tailrace.telemetry import metrics_catalogue as told
 from tailrace.worker.attempts import Attempts, Failed, PromptAttempts
 from tailrace.worker.discretion import without_prompt
 from tailrace.worker.job import Job, RequestLost, load
@@ -43,6 +44,8 @@ from tailrace.worker.tools import Tools
 logger = logging.getLogger(__name__)
 
 _RETRY_PAUSE_CAP_S: Final = 30.0
+#: What upstreams call their counts of tokens, in completions and in responses.
+_USAGE: Final = {"input": ("prompt_tokens", "input_tokens"), "output": ("completion_tokens", "output_tokens")}
 
 
 class Run:
@@ -105,12 +108,18 @@ class Run:
             except Fenced:
                 # We hold the lease, but another worker claimed the log: let it show whether it lives.
                 raise Retry(defer=self._settings.lease_s) from None
-        if not await settle(self._broker, self._keys, self._job_id, jobs=self._tools.jobs):
+        if not await settle(self._broker, self._keys, self._job_id, jobs=self._tools.jobs, seen_off=self._seen_off):
             # The server lost the end, or it is another incarnation's log by now: the queue must not forget it.
             raise Retry(defer=self._settings.retry_delay_s)
 
+    def _seen_off(self, status: Status) -> None:
+        self._tools.counts.add(told.JOBS_ENDED, status.value)
+
     async def _until_deadline(self, job: Job) -> None:
         self._clock_ahead_ms = time.time() * 1000 - job.now_ms
+        if self._claimed.claims == 1:
+            wait_ms = max(0.0, job.now_ms - self._claimed.due_ms)
+            self._tools.counts.distribution(told.JOB_WAIT).observe(wait_ms / 1000)
         left_s = (job.record.deadline - job.now_ms) / 1000
         if left_s <= 0:
             await seal_expired(self._broker, self._keys, self._job_id, job.record.incarnation)
@@ -167,6 +176,7 @@ class Run:
             return
         while True:
             began = time.monotonic()
+            self._tools.counts.add(told.ATTEMPTS, "first" if number == 1 else "again")
             writer = self._writer = await self._relay.open(
                 self._job_id,
                 incarnation=job.record.incarnation,
@@ -239,7 +249,7 @@ class Run:
         outcome: Outcome | None = None,
         first_s: float | None = None,
     ) -> Ending:
-        return await writer.seal(
+        ending = await writer.seal(
             End(
                 status,
                 finish_reason=outcome.finish_reason if outcome else None,
@@ -253,6 +263,15 @@ class Run:
                 ),
             )
         )
+        self._told(time.monotonic() - began, outcome)
+        return ending
+
+    def _told(self, took_s: float, outcome: Outcome | None) -> None:
+        counts = self._tools.counts
+        counts.distribution(told.JOB_DURATION).observe(took_s)
+        for kind, names in _USAGE.items():
+            used = ((outcome.usage if outcome else None) or {}).get
+            counts.add(told.USAGE_TOKENS, kind, by=next((count for name in names if (count := used(name))), 0))
 
     async def _give_up(self, error: ErrorDetail) -> None:
         """End a job that this worker does not even begin."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Final
 
 from tailrace.joblog import Broker, End, Gone, encode_snapshot, hand_off, read_whole, seal, store_snapshot
@@ -17,10 +18,18 @@ _THREAD_CHARACTERS: Final = 64 * 1024
 _TTL_MS: Final = 3_600_000
 
 
-async def settle(broker: Broker, keys: Keys, job_id: str, *, jobs: Jobs | None = None) -> bool:
+async def settle(
+    broker: Broker,
+    keys: Keys,
+    job_id: str,
+    *,
+    jobs: Jobs | None = None,
+    seen_off: Callable[[Status], None] = lambda _: None,
+) -> bool:
     """Store the snapshot of a job that has ended and hand it off. False if it has not ended, or not any more.
 
     `jobs` ends the jobs that it had submitted and that nobody awaits any more, and starts the one that is to follow.
+    `seen_off` is told how the job ended when all of that is done.
 
     Raises: BrokerUnavailable, BrokerUnsuitable.
     """
@@ -35,7 +44,10 @@ async def settle(broker: Broker, keys: Keys, job_id: str, *, jobs: Jobs | None =
     end = json.loads(entries[-1].value)
     status = Status(end["status"])
     if entries[0].field != "job":  # trimmed from outside: there is no whole to keep
-        return await hand_off(broker, keys, job_id, status, ttl_ms=_TTL_MS, trimmed=True)
+        handed_off = await hand_off(broker, keys, job_id, status, ttl_ms=_TTL_MS, trimmed=True)
+        if handed_off:
+            seen_off(status)
+        return handed_off
     job = json.loads(entries[0].value)
     await end_children(job, entries, jobs)
     if not await start_follow_up(job_id, job, entries, jobs):
@@ -50,7 +62,10 @@ async def settle(broker: Broker, keys: Keys, job_id: str, *, jobs: Jobs | None =
     # In one write. A log without its snapshot is not handed off: it may have come later, from a server that had to be
     # told its script first.
     _, handed_off = await asyncio.gather(snapshot, hand_off(broker, keys, job_id, status, ttl_ms=ttl_ms, told=told))
-    return handed_off or await hand_off(broker, keys, job_id, status, ttl_ms=ttl_ms, told=told)
+    handed_off = handed_off or await hand_off(broker, keys, job_id, status, ttl_ms=ttl_ms, told=told)
+    if handed_off:
+        seen_off(status)
+    return handed_off
 
 
 def _told(job: JsonObject, end: JsonObject) -> dict[str, str]:

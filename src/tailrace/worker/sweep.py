@@ -16,8 +16,10 @@ from typing import Any, Final
 
 from tailrace.joblog import Broker, seal_expired, translated
 from tailrace.queue import IN_PROGRESS_PREFIX, Outage, enqueue
-from tailrace.schemas import BrokerUnavailable, Keys, TailraceError
+from tailrace.schemas import BrokerUnavailable, Keys, Status, TailraceError
 from tailrace.tasks import Jobs
+from tailrace.telemetry import metrics_catalogue as told
+from tailrace.telemetry.metrics_counts import Counts
 from tailrace.worker.checkup import LONGEST_WAIT_MS, Finding, Glance, glance
 from tailrace.worker.registry import WorkerCard, known_workers, with_scores
 from tailrace.worker.settle import end_damaged, leave, settle
@@ -93,13 +95,15 @@ async def sweep_for_ever(
     every_s: float,
     longest_wait_ms: int = LONGEST_WAIT_MS,
     jobs: Jobs | None = None,
+    counts: Counts | None = None,
 ) -> None:
     """Sweep again and again, until cancelled."""
+    counts = counts or Counts(told.WORKER)
     outage = Outage("sweep", logger)
     seen = 0
     while True:
         try:
-            swept = await sweep(broker, keys, longest_wait_ms=longest_wait_ms, jobs=jobs)
+            swept = await sweep(broker, keys, longest_wait_ms=longest_wait_ms, jobs=jobs, counts=counts)
             reopened, seen = await reopen(broker, keys, seen)
             if broker.apart:
                 reopened += await reopen_handed_off(broker, keys)
@@ -113,17 +117,26 @@ async def sweep_for_ever(
             continue
         outage.over()
         swept.reopened = reopened
+        counts.add(told.SWEEP_CHECKED, by=swept.checked)
+        for finding, count in swept.healed.items():
+            counts.add(told.SWEEP_HEALED, finding, by=count)
         if swept.healed:
-            told = ", ".join(f"{name} {count}" for name, count in swept.healed.items())
-            logger.warning("sweep: of %d open jobs checked: %s", swept.checked, told)
+            healed = ", ".join(f"{name} {count}" for name, count in swept.healed.items())
+            logger.warning("sweep: of %d open jobs checked: %s", swept.checked, healed)
         await asyncio.sleep(every_s)
 
 
 async def sweep(
-    broker: Broker, keys: Keys, *, longest_wait_ms: int = LONGEST_WAIT_MS, jobs: Jobs | None = None
+    broker: Broker,
+    keys: Keys,
+    *,
+    longest_wait_ms: int = LONGEST_WAIT_MS,
+    jobs: Jobs | None = None,
+    counts: Counts | None = None,
 ) -> Swept:
     """Check the open jobs whose check is due, up to A_ROUND, and heal them. Raises: BrokerUnavailable, BrokerUnsuitable."""
     swept = Swept()
+    ends = counts or Counts(told.WORKER)
     while swept.checked < A_ROUND:
         now_ms, due = await broker.queue.run(TAKE_DUE, [keys.open], [AT_ONCE, NEXT_CHECK_MS])
         job_ids = [job_id.decode("utf-8", "replace") for job_id in due]
@@ -131,7 +144,7 @@ async def sweep(
             now_ms = await broker.now_ms()  # deadlines are by the clock of the log's server
         for seen in await _glances(broker, keys, job_ids, swept):
             try:
-                await _heal(broker, keys, seen, now_ms, swept, longest_wait_ms, jobs)
+                await _heal(broker, keys, seen, now_ms, swept, longest_wait_ms, jobs, ends)
             except (ValueError, TypeError, LookupError) as error:  # what is there is none of ours
                 swept.skipped += 1
                 logger.debug("sweep: job %r cannot be checked: %s", seen.job_id, type(error).__name__)
@@ -153,9 +166,20 @@ async def _glances(broker: Broker, keys: Keys, job_ids: list[str], swept: Swept)
 
 
 async def _heal(
-    broker: Broker, keys: Keys, seen: Glance, now_ms: int, swept: Swept, longest_wait_ms: int, jobs: Jobs | None
+    broker: Broker,
+    keys: Keys,
+    seen: Glance,
+    now_ms: int,
+    swept: Swept,
+    longest_wait_ms: int,
+    jobs: Jobs | None,
+    counts: Counts,
 ) -> None:
     job_id = seen.job_id
+
+    def seen_off(status: Status) -> None:
+        counts.add(told.JOBS_ENDED, status.value)
+
     match seen.finding(now_ms, longest_wait_ms=longest_wait_ms):
         case Finding.WELL:
             last_ms = seen.last_check_ms(now_ms)
@@ -170,16 +194,16 @@ async def _heal(
             swept.queued += await broker.queue.run(BRING_FORWARD, names, [queued_id, longest_wait_ms])
         case Finding.OVERDUE:
             await seal_expired(broker, keys, job_id, seen.incarnation)
-            await settle(broker, keys, job_id, jobs=jobs)
+            await settle(broker, keys, job_id, jobs=jobs, seen_off=seen_off)
             await leave(broker, keys, job_id)
             swept.expired += 1
         case Finding.ENDED:
-            if await settle(broker, keys, job_id, jobs=jobs):
+            if await settle(broker, keys, job_id, jobs=jobs, seen_off=seen_off):
                 await leave(broker, keys, job_id)
                 swept.settled += 1
         case Finding.DAMAGED:
             await end_damaged(broker, keys, job_id)
-            await settle(broker, keys, job_id, jobs=jobs)
+            await settle(broker, keys, job_id, jobs=jobs, seen_off=seen_off)
             await leave(broker, keys, job_id)
             swept.failed += 1
         case Finding.GONE:

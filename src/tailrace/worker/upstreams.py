@@ -10,7 +10,7 @@ async with Upstreams(settings) as upstreams, upstreams.open(request) as stream:
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
@@ -21,6 +21,8 @@ from openai import APIStatusError, AsyncOpenAI
 from pydantic_core import from_json
 
 from tailrace.schemas import ErrorDetail, JobRequest, Settings, UpstreamSettings
+from tailrace.telemetry import metrics_catalogue as told
+from tailrace.telemetry.metrics_counts import OTHER, Counts, Labels
 from tailrace.worker.sources import ChatDecoder, CompletionsDecoder, ResponsesDecoder, UpstreamError
 from tailrace.worker.sources.bodies import Body, build_body
 from tailrace.worker.sources.errors import reported
@@ -66,9 +68,12 @@ class Check:
 class _Upstream:
     """One named upstream: its client, built at first use, and its free places."""
 
-    def __init__(self, name: str, settings: UpstreamSettings) -> None:
+    def __init__(self, name: str, settings: UpstreamSettings, counts: Counts) -> None:
         self.name = name
         self.settings = settings
+        self.open = self.waiting = 0
+        """Requests and answers under way, and who waits for a place."""
+        self._counts = counts
         self._client: AsyncOpenAI | None = None
         self._secret = ""
         self._places: AbstractAsyncContextManager[object] = (
@@ -85,17 +90,43 @@ class _Upstream:
         self, request: JobRequest, *, continue_from: str | None, max_retries: int
     ) -> AsyncGenerator[UpstreamStream]:
         """Raises: UpstreamError in the phase "request"."""
-        body = self._body(request, continue_from)
-        async with self._places:
-            client = self.client()
-            response = await self._post(client, body, max_retries)
-            decoder = _DECODERS[request.api](self._secret)
-            stream = UpstreamStream(response, decoder, self.settings, upstream=self.name, continued=body.continued)
-            try:
-                await self._check_type(response)
-                yield stream
-            finally:
-                await stream.aclose()
+        self._counts.add(told.UPSTREAM_REQUESTS, self.name)
+        try:
+            body = self._body(request, continue_from)
+            async with self._place():
+                client = self.client()
+                response = await self._post(client, body, max_retries)
+                decoder = _DECODERS[request.api](self._secret)
+                stream = UpstreamStream(response, decoder, self.settings, upstream=self.name, continued=body.continued)
+                try:
+                    await self._check_type(response)
+                    self._counts.add(told.UPSTREAM_RETRIES, self.name, by=stream.retries_taken)
+                    yield stream
+                finally:
+                    await stream.aclose()
+        except UpstreamError as error:
+            self._counts.add(told.UPSTREAM_ERRORS, self.name, error.detail.type)
+            if error.phase == "request":
+                self._counts.add(told.UPSTREAM_RETRIES, self.name, by=error.retries_taken)
+            raise
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncGenerator[None]:
+        """One of the streams that there may be at a time."""
+        began = time.monotonic()
+        self.waiting += 1
+        try:
+            await self._places.__aenter__()
+        finally:
+            self.waiting -= 1
+        self.open += 1
+        try:
+            if self.settings.concurrency is not None:
+                self._counts.distribution(told.UPSTREAM_WAIT, self.name).observe(time.monotonic() - began)
+            yield
+        finally:
+            self.open -= 1
+            await self._places.__aexit__(None, None, None)
 
     def client(self) -> AsyncOpenAI:
         """Raises: UpstreamError if there is no key, or no sense in the URLs."""
@@ -190,9 +221,13 @@ class _Upstream:
 class Upstreams:
     """The upstreams that a worker may ask. Enter it; one client each is built at first use and closed at the end."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, counts: Counts | None = None) -> None:
         self._settings = settings
         self._upstreams: dict[str, _Upstream] = {}
+        self.counts = counts or Counts(told.WORKER)
+        self.pieces = 0
+        """Pieces of output that all of them gave."""
+        self._watched(self.counts)
 
     async def __aenter__(self) -> Self:
         return self
@@ -256,6 +291,7 @@ class Upstreams:
                 if fallback is None or fallback in tried or not _may_fall_back(error):
                     raise error from (failure or error.__cause__)
                 failure = error
+                self.counts.add(told.UPSTREAM_FALLBACKS, upstream.name)
                 upstream = self._upstream(fallback)
             else:
                 stream.retries_taken += used
@@ -266,14 +302,29 @@ class Upstreams:
         if upstream is None:
             settings = self._settings.upstream(name)
             if settings is None:
+                # Not by the name that was asked for: that is the job's word, not the configuration's.
+                self.counts.add(told.UPSTREAM_ERRORS, OTHER, "unknown_upstream")
                 known = ", ".join(sorted({"default", *self._settings.upstreams}))
                 raise UpstreamError(
                     "unknown_upstream",
                     f"no upstream {name[:100]!r} is configured here: there is {known}",
                     phase="request",
                 )
-            upstream = self._upstreams[name] = _Upstream(name, settings)
+            upstream = self._upstreams[name] = _Upstream(name, settings, self.counts)
         return upstream
+
+    def _watched(self, counts: Counts) -> None:
+        def read(figure: Callable[[_Upstream], int]) -> Callable[[], Mapping[Labels, float]]:
+            return lambda: {(name,): figure(upstream) for name, upstream in self._upstreams.items()}
+
+        configured = {**self._settings.upstreams}
+        limits: dict[Labels, float] = {
+            (name,): each.concurrency for name, each in configured.items() if each.concurrency is not None
+        }
+        counts.watch(told.OUTPUT_CHUNKS, lambda: self.pieces)
+        counts.watch(told.UPSTREAM_STREAMS, read(lambda upstream: upstream.open))
+        counts.watch(told.UPSTREAM_WAITING, read(lambda upstream: upstream.waiting))
+        counts.watch(told.UPSTREAM_LIMIT, lambda: limits)
 
 
 def _may_fall_back(error: UpstreamError) -> bool:

@@ -5,6 +5,7 @@ import logging
 import os
 import random
 import ssl
+import time
 from collections.abc import Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from tailrace.consumer.webhooks.sender import Answer, Sender
 from tailrace.joblog import Broker
 from tailrace.joblog.tasks import end
 from tailrace.schemas import BrokerUnavailable, InvalidRequest, Keys, Settings, WebhookSettings, webhook_group
+from tailrace.telemetry import metrics_catalogue as told
+from tailrace.telemetry.metrics_counts import Counts
 
 logger = logging.getLogger("tailrace.webhooks")
 
@@ -35,12 +38,16 @@ class Courier:
         settings: WebhookSettings,
         signer: Signer,
         stopping: asyncio.Event,
+        counts: Counts,
         *,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._broker, self._keys, self.name, self._settings, self._signer = broker, keys, name, settings, signer
         self._sender = Sender(settings, ssl_context=ssl_context)
         self._stopping = stopping
+        self._counts = counts
+        self.open = 0
+        """Messages on their way."""
         self._stopped = asyncio.Event()
         self._failing = False
         self._gone = False
@@ -83,6 +90,7 @@ class Courier:
 
         def over(task: asyncio.Task[None]) -> None:
             on_their_way.discard(task)
+            self.open -= 1
             places.release()
             error = None if task.cancelled() else task.exception()
             if isinstance(error, BrokerUnavailable):
@@ -95,6 +103,7 @@ class Courier:
             async for ended in ends:
                 task = asyncio.create_task(self._deliver(ended))
                 on_their_way.add(task)
+                self.open += 1
                 task.add_done_callback(over)
                 await places.acquire()
 
@@ -102,19 +111,23 @@ class Courier:
         message = message_of(self._keys.namespace, self.name, ended.notice)
         while True:
             if self._gone:  # another message has heard it while this one was read
+                self._count("left")
                 await ended.release()
                 return
             answer = await self._try(message)
             if answer.well:
                 await self._done(ended)
+                self._count("delivered")
                 return
             if answer.gone:
                 self._gone = True
+                self._count("parked")
                 logger.error("webhook %r: the receiver is gone (410), no more is sent until a restart", self.name)
                 await ended.park(f"webhook {self.name}: {answer.said}")
                 self._stopped.set()
                 return
             if ended.deliveries >= self._settings.max_attempts:
+                self._count("parked")
                 tries = ended.deliveries
                 logger.error(
                     "webhook %r: job %r is parked after %d tries (%s)", self.name, ended.job_id, tries, answer.said
@@ -122,10 +135,18 @@ class Courier:
                 await ended.park(f"webhook {self.name}: {answer.said} at the last of {tries} tries")
                 return
             if not await self._next_try(ended, answer):
+                self._count("left")
                 return
 
+    def _count(self, outcome: str) -> None:
+        self._counts.add(told.WEBHOOK_MESSAGES, self.name, outcome)
+
     async def _try(self, message: Message) -> Answer:
+        began = time.monotonic()
         answer = await self._sender.post(self._signer.headers(message, datetime.now(UTC)), message.body)
+        self._counts.distribution(told.WEBHOOK_TRY, self.name).observe(time.monotonic() - began)
+        said = "none" if answer.status is None else f"{answer.status // 100}xx"
+        self._counts.add(told.WEBHOOK_TRIES, self.name, said)
         if answer.well and self._failing:
             logger.info("webhook %r: the receiver takes messages again", self.name)
         elif not answer.well:
@@ -186,6 +207,8 @@ class Webhooks:
             raise InvalidRequest(
                 "no webhooks are configured: write [webhooks.<name>] with url and secret_env (docs/handoff.md)"
             )
+        self.counts = Counts(told.WEBHOOKS)
+        """What it tells of itself, for `tailrace.telemetry.metrics_exposition`."""
         self._draining = asyncio.Event()
         secrets = os.environ if environment is None else environment
         self._couriers = [
@@ -196,10 +219,15 @@ class Webhooks:
                 target,
                 Signer.of(name, target, secrets),
                 self._draining,
+                self.counts,
                 ssl_context=ssl_context,
             )
             for name, target in settings.webhooks.items()
         ]
+        for name in settings.webhooks:
+            for outcome in ("delivered", "parked", "left"):
+                self.counts.add(told.WEBHOOK_MESSAGES, name, outcome, by=0)
+        self.counts.watch(told.WEBHOOKS_OPEN, lambda: {(each.name,): each.open for each in self._couriers})
 
     @property
     def names(self) -> list[str]:

@@ -14,6 +14,8 @@ from tailrace.gateway.streams.channels import Source
 from tailrace.gateway.streams.frames import Wire, sse_comment, sse_retry
 from tailrace.joblog.tasks import end
 from tailrace.schemas import GatewaySettings
+from tailrace.telemetry import metrics_catalogue as told
+from tailrace.telemetry.metrics_counts import Counts
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +47,9 @@ class Line(Protocol):
 class Streams:
     """The streams that are open in this process."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, counts: Counts | None = None) -> None:
         self.settings = settings
+        self._counts = counts or Counts(told.GATEWAY)
         self.closing = False
         self._open = set[EventStream]()
 
@@ -62,8 +65,9 @@ class Streams:
     def add(self, stream: "EventStream") -> None:
         self._open.add(stream)
 
-    def discard(self, stream: "EventStream") -> None:
+    def discard(self, stream: "EventStream", outcome: str) -> None:
         self._open.discard(stream)
+        self._counts.add(told.STREAMS_ENDED, outcome)
 
 
 class EventStream(Response):
@@ -111,10 +115,11 @@ class EventStream(Response):
             self._streams.add(self)
             sender = asyncio.create_task(self._send_all(source, send), name="tailrace-stream")
             sender.add_done_callback(lambda _: self.look_up())
+            outcome: _Outcome | None = None
             try:
                 outcome = await self._watch(sender, receive, send)
             finally:
-                self._streams.discard(self)
+                self._streams.discard(self, outcome or "broken")
                 await end({sender})
         if outcome == "left" and self._on_leave is not None:
             await self._on_leave()
