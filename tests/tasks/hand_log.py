@@ -22,6 +22,7 @@ from tailrace.schemas import (
     position,
 )
 from tailrace.tasks import App
+from tailrace.telemetry.tracing_models import UNTRACED
 from tailrace.views import EventsView, ResultView
 from tailrace.worker.attempts import Failed
 from tailrace.worker.job import Job
@@ -90,6 +91,7 @@ class HandUpstreams:
 class HandStream:
     continued = False
     retries_taken = 0
+    call = UNTRACED
 
     def __init__(self, text: str) -> None:
         self._words: list[Item] = [word + " " for word in text.split()]

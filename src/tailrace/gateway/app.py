@@ -11,6 +11,7 @@ from tailrace.gateway.access import Access, install_access
 from tailrace.gateway.bodies import BodyLimit
 from tailrace.gateway.errors import install_errors
 from tailrace.gateway.gateway import Gateway
+from tailrace.gateway.observing import Observed
 from tailrace.gateway.routers import ROUTERS
 from tailrace.gateway.streams import Channels, Streams
 from tailrace.schemas import Settings
@@ -44,6 +45,7 @@ def create_app(
         app.include_router(router)
     app.add_middleware(BodyLimit, limit=chosen.gateway.max_body_bytes)
     install_access(app, chosen, access)
+    app.add_middleware(Observed, traceparent=chosen.gateway.traceparent)
     return app
 
 

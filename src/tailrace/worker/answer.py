@@ -6,9 +6,10 @@ A prompt job is one of these; a task has one for each of its calls of a model.
 import json
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from tailrace.schemas import ROOT, JobRequest, OnRestart, OpenPart
+from tailrace.telemetry.tracing import NOTHING, Span
 from tailrace.worker.memory import Line
 from tailrace.worker.recorder import Recorder
 from tailrace.worker.sources import Item, Outcome, UpstreamError
@@ -32,8 +33,11 @@ class Answer:
         run: int = ROOT,
         on_restart: OnRestart = "splice",
         retries_left: int | None = None,
+        span: Span = NOTHING,
     ) -> None:
-        """`base`: the run's start, to rewind to. `retries_left`: what tries before this answer left of the upstream's setting."""
+        """`base`: the run's start, to rewind to. `retries_left`: what tries before this answer left of the upstream's setting.
+        `span`: what the calls are below, if it is not the one at hand."""
+        self._span = span
         self._request, self._recorder, self._upstreams = request, recorder, upstreams
         self._base, self._run, self._on_restart = base, run, on_restart
         self.retries_left = upstreams.retries(request.upstream) if retries_left is None else retries_left
@@ -65,15 +69,23 @@ class Answer:
         pen = _Pen(self._recorder, self._run)
         asked = self._upstreams.open(self._request, continue_from=go_on_from or None, max_retries=self.retries_left)
         try:
-            async with asked as stream:
+            async with AsyncExitStack() as stack:
+                with self._span.entered():
+                    stream = await stack.enter_async_context(asked)
                 self.retries_left = max(0, self.retries_left - stream.retries_taken)
                 self.continued = stream.continued
                 if stream.continued:
                     for line in stands:
                         self._recorder.said(line.text)
                 pen.splice = Splice([] if stream.continued else stands, base=self._base, run=self._run)
-                yield stream, pen
-                self.outcome = stream.outcome
+                try:
+                    yield stream, pen
+                finally:
+                    stream.call.began(pen.first_at, stream.retries_taken)
+                self.outcome = ended = stream.outcome
+                stream.call.answered(
+                    reason=ended.finish_reason, model=ended.model, response_id=ended.response_id, usage=ended.usage
+                )
         except UpstreamError as error:
             if error.phase == "request":
                 self.retries_left = 0  # the openai package has used them up
@@ -92,17 +104,22 @@ class _Pen:
     def __init__(self, recorder: Recorder, run: int) -> None:
         self._recorder, self._run = recorder, run
         self._began = time.monotonic()
-        self.first_s: float | None = None
+        self.first_at: float | None = None
         self.lines: list[Line] = []
         """Of the last items."""
+
+    @property
+    def first_s(self) -> float | None:
+        """From its making to its first text."""
+        return None if self.first_at is None else self.first_at - self._began
 
     def take(self, items: Sequence[Item]) -> bool:
         """Whether the writer has room for more. Raises: OutputLimit, LogRefusal."""
         recorder, splice = self._recorder, self.splice
         lines: list[Line] = []
         for item in items:
-            if self.first_s is None and isinstance(item, str):
-                self.first_s = time.monotonic() - self._began
+            if self.first_at is None and isinstance(item, str):
+                self.first_at = time.monotonic()
             line = recorder.item(item, self._run)
             lines.append(line)
             # One by one: what came before the one that is too much is written.
