@@ -46,7 +46,9 @@ class Collector:
         with self._lock:
             self.raw += body
             for resource in request.resource_spans:
-                service = next(each.value.string_value for each in resource.resource.attributes if each.key == "service.name")
+                service = next(
+                    each.value.string_value for each in resource.resource.attributes if each.key == "service.name"
+                )
                 for scope in resource.scope_spans:
                     self._spans += [_told(span, service) for span in scope.spans]
 
@@ -76,7 +78,7 @@ def collecting() -> Generator[Collector]:
     class Handler(BaseHTTPRequestHandler):
         collector: ClassVar[Collector]
 
-        def do_POST(self) -> None:  # noqa: N802  # http.server's name
+        def do_POST(self) -> None:  # http.server's name
             self.collector.take(self.rfile.read(int(self.headers["content-length"])))
             self.send_response(200)
             self.send_header("content-length", "0")

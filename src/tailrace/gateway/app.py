@@ -37,6 +37,8 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # FastAPI's own spans have the query in them, where a read token may be, and its logs what an error says.
+        telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
     )
     app.state.settings = chosen
     app.state.tailrace = tailrace

@@ -127,6 +127,8 @@ class WebhookSettings(_Section):
     """No pause is longer, whatever the receiver asks for in Retry-After."""
     concurrency: int = Field(default=16, ge=1, le=1000)
     """How many messages one process has on their way there, those that wait for their next try included."""
+    traceparent: bool = True
+    """Whether its requests carry the W3C trace context of the job: random ids, and nothing else."""
     allow_private: bool = False
     """Whether addresses that are not public (loopback, private, link-local ...) and plain http are allowed."""
 

@@ -87,11 +87,6 @@ def log_to_stderr(
         logging.getLogger(chatty).setLevel(max(number, logging.WARNING))
 
 
-def of_job(job_id: str, **fields: object) -> Mapping[str, object]:
-    """For `extra=`: which job a line is about."""
-    return {"job_id": job_id, **fields}
-
-
 def _plain(value: object) -> object:
     """What JSON can hold. Of anything else only the class: its text is whoever's it is."""
     if isinstance(value, float):

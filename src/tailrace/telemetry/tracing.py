@@ -33,6 +33,8 @@ _SCOPE: Final = "tailrace"
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 #: What the standard has everybody carry of it, at the least.
 _TRACESTATE_CHARACTERS: Final = 512
+#: Sampled, and random (level 2 of the standard): others may come to mean something.
+_FLAGS: Final = 0x03
 _MEMBER: Final = r"[a-z0-9][a-z0-9_*/@-]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
 _TRACESTATE: Final = re.compile(rf"{_MEMBER}(?:,{_MEMBER}){{0,31}}", re.ASCII)
 _ENTERED_NOTHING: Final = nullcontext()
@@ -175,7 +177,7 @@ def received(carried: object) -> Received | None:
             int(trace_id, 16),
             int(span_id, 16),
             is_remote=True,
-            trace_flags=loaded.TraceFlags(int(flags, 16) & loaded.TraceFlags.SAMPLED),
+            trace_flags=loaded.TraceFlags(int(flags, 16) & _FLAGS),
             trace_state=_state(loaded, state),
         )
     )

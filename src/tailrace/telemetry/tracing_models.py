@@ -4,10 +4,11 @@ By OpenTelemetry's conventions for generative AI: github.com/open-telemetry/sema
 docs/gen-ai/client-inference.md. Their opt-in attributes with messages and outputs are not offered.
 """
 
+import re
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, cast
 
 from tailrace.schemas import JobRequest
 from tailrace.telemetry.tracing import NOTHING, Span, Value, start, tracing, word_for
@@ -52,7 +53,7 @@ _USAGE: Final = {
     ("output_tokens_details", "reasoning_tokens"): "gen_ai.usage.reasoning.output_tokens",
 }
 #: A name that somebody else chose is no place for a text.
-_NAME_CHARACTERS: Final = 200
+_NAME: Final = re.compile(r"[\x21-\x7e]{1,200}", re.ASCII)
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -90,9 +91,9 @@ class ModelCall:
         if self.span.recording:
             self.span.set(
                 {
-                    "gen_ai.response.finish_reasons": None if reason is None else [reason[:_NAME_CHARACTERS]],
-                    "gen_ai.response.model": _name(model),
-                    "gen_ai.response.id": _name(response_id),
+                    "gen_ai.response.finish_reasons": [word] if (word := name_of(reason)) else None,
+                    "gen_ai.response.model": name_of(model),
+                    "gen_ai.response.id": name_of(response_id),
                     **_counts(usage or {}),
                 }
             )
@@ -109,7 +110,7 @@ def calling(request: JobRequest, *, model: str | None, upstream: str) -> Generat
         yield UNTRACED
         return
     operation = _OPERATIONS.get(request.api, request.api)
-    name = _name(model)
+    name = name_of(model)
     api_type = _API_TYPES.get(request.api)
     attributes: dict[str, Value | None] = {
         "gen_ai.operation.name": operation,
@@ -151,10 +152,14 @@ def _counts(usage: Mapping[str, object]) -> dict[str, int]:
     for path, attribute in _USAGE.items():
         found: object = usage
         for name in path:
-            found = found.get(name) if isinstance(found, Mapping) else None
+            found = _fields(found).get(name)
         if isinstance(found, int) and not isinstance(found, bool):
             counts[attribute] = found
     return counts
+
+
+def _fields(value: object) -> dict[str, object]:
+    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
 
 
 def tokens_of(usage: Mapping[str, object] | None) -> tuple[int | None, int | None]:
@@ -163,5 +168,6 @@ def tokens_of(usage: Mapping[str, object] | None) -> tuple[int | None, int | Non
     return counts.get("gen_ai.usage.input_tokens"), counts.get("gen_ai.usage.output_tokens")
 
 
-def _name(value: str | None) -> str | None:
-    return None if value is None else value[:_NAME_CHARACTERS]
+def name_of(value: str | None) -> str | None:
+    """A model's name, an id, a finish reason, as somebody else gave it. None if it looks like anything but a name."""
+    return value if value is not None and _NAME.fullmatch(value) else None

@@ -28,7 +28,6 @@ from tailrace.schemas import (
     WorkerSettings,
 )
 from tailrace.tasks import RunnableTask
-from tailrace.telemetry.logs import of_job
 from tailrace.worker.attempts import Attempts, Failed, PromptAttempts
 from tailrace.worker.discretion import without_prompt
 from tailrace.worker.job import Job, RequestLost, load
@@ -80,18 +79,18 @@ class Run:
             await self._carry_out()
         except BrokerUnavailable as error:
             # A thousand jobs find out that Redis is away: who waits for it says so, once.
-            logger.debug("job %r: %s", self._job_id, error, extra=of_job(self._job_id))
+            logger.debug("job %r: %s", self._job_id, error)
             raise Retry(defer=self._settings.retry_delay_s) from None
         except BrokerUnsuitable as error:
             # Out of memory, say: it may pass, and needs no stack trace for each job.
-            logger.warning("job %r: %s", self._job_id, error, extra=of_job(self._job_id))
+            logger.warning("job %r: %s", self._job_id, error)
             raise Retry(defer=self._settings.lease_s) from None
 
     async def _carry_out(self) -> None:
         try:
             job = await load(self._broker, self._keys, self._job_id)
         except JobNotFound:
-            logger.info("job %r is gone, nothing to do", self._job_id, extra=of_job(self._job_id))
+            logger.info("job %r is gone, nothing to do", self._job_id)
             return
         except RequestLost as lost:
             await self._end_without_request(lost)
@@ -285,7 +284,7 @@ class Run:
 
     def _refused(self, refusal: LogRefusal) -> None:
         """The log takes no more: stop the upstream call now, not at its next word."""
-        self._refusal = refusal
+        self._refusal = self._telling.refusal = refusal
         self._claimed.cancel(CancelReason.CANCELLED)
 
 

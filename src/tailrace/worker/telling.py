@@ -15,9 +15,9 @@ from tailrace.queue import CancelReason, Claimed
 from tailrace.schemas import RETRY_EVENT, ErrorDetail, Keys, Status
 from tailrace.telemetry import tracing
 from tailrace.telemetry.current import working_for
-from tailrace.telemetry.logs import JOBS, of_job
+from tailrace.telemetry.logs import JOBS
 from tailrace.telemetry.tracing_jobs import OUTCOME, STATUS, processing
-from tailrace.telemetry.tracing_models import tokens_of
+from tailrace.telemetry.tracing_models import name_of, tokens_of
 from tailrace.worker.job import Job
 from tailrace.worker.sources import Outcome
 
@@ -28,7 +28,7 @@ _REASONS: Final = {
     CancelReason.DRAIN: "handed_back",
     CancelReason.LEASE_LOST: "lease_lost",
     CancelReason.TIMEOUT: "expired",
-    CancelReason.CANCELLED: "cancelled",
+    CancelReason.CANCELLED: "sealed",  # cancelled, deleted or expired: somebody has ended it
 }
 
 
@@ -47,7 +47,12 @@ class Attempted:
                 "job %r: attempt %d",
                 self._job.job_id,
                 self._number,
-                extra=self._fields(api=request.api, task=request.task, model=request.model, upstream=request.upstream),
+                extra=self._fields(
+                    api=request.api,
+                    task=name_of(request.task),
+                    model=name_of(request.model),
+                    upstream=name_of(request.upstream),
+                ),
             )
 
     def again(self, detail: ErrorDetail, pause_s: float) -> None:
@@ -87,7 +92,7 @@ class Attempted:
                 status=status.value,
                 duration_ms=round(took_s * 1000),
                 first_chunk_ms=None if first_s is None else round(first_s * 1000),
-                finish_reason=outcome.finish_reason if outcome else None,
+                finish_reason=name_of(outcome.finish_reason) if outcome else None,
                 input_tokens=tokens_in,
                 output_tokens=tokens_out,
                 **({} if error is None else _of_error(error)),
@@ -121,7 +126,7 @@ class Attempted:
         )
 
     def _fields(self, **fields: object) -> Mapping[str, object]:
-        return of_job(self._job.job_id, attempt=self._number, worker=self._claimed.worker, **fields)
+        return {"job_id": self._job.job_id, "attempt": self._number, "worker": self._claimed.worker, **fields}
 
 
 class Telling:
@@ -131,6 +136,8 @@ class Telling:
         self._keys, self._claimed = keys, claimed
         self.last = tracing.NOTHING
         """The span of the last attempt: what the job's end brings about is below it."""
+        self.refusal: LogRefusal | None = None
+        """Why the log takes no more: the attempt only sees that it is cancelled."""
 
     @contextmanager
     def attempt(self, job: Job, number: int) -> Generator[Attempted]:
@@ -155,7 +162,7 @@ class Telling:
                     told.began()
                     yield told
             except BaseException as error:
-                told.stopped(error)
+                told.stopped(self.refusal or error)
                 raise
             finally:
                 span.end()
@@ -171,7 +178,7 @@ def tell_of_end(job_id: str, status: Status, error: ErrorDetail | None = None) -
         job_id,
         status.value,
         "" if error is None else f", {error.type}",
-        extra=of_job(job_id, status=status.value, **fields),
+        extra={"job_id": job_id, "status": status.value, **fields},
     )
 
 

@@ -17,6 +17,8 @@ from tailrace.consumer.webhooks.sender import Answer, Sender
 from tailrace.joblog import Broker
 from tailrace.joblog.tasks import end
 from tailrace.schemas import BrokerUnavailable, InvalidRequest, Keys, Settings, WebhookSettings, webhook_group
+from tailrace.telemetry.current import working_for
+from tailrace.telemetry.tracing_webhooks import posting
 
 logger = logging.getLogger("tailrace.webhooks")
 
@@ -99,12 +101,16 @@ class Courier:
                 await places.acquire()
 
     async def _deliver(self, ended: AsyncEnded) -> None:
+        with working_for({"job_id": ended.job_id, "webhook": self.name}):
+            await self._until_taken(ended)
+
+    async def _until_taken(self, ended: AsyncEnded) -> None:
         message = message_of(self._keys.namespace, self.name, ended.notice)
         while True:
             if self._gone:  # another message has heard it while this one was read
                 await ended.release()
                 return
-            answer = await self._try(message)
+            answer = await self._try(message, ended)
             if answer.well:
                 await self._done(ended)
                 return
@@ -124,8 +130,14 @@ class Courier:
             if not await self._next_try(ended, answer):
                 return
 
-    async def _try(self, message: Message) -> Answer:
-        answer = await self._sender.post(self._signer.headers(message, datetime.now(UTC)), message.body)
+    async def _try(self, message: Message, ended: AsyncEnded) -> Answer:
+        headers = self._signer.headers(message, datetime.now(UTC))
+        settings = self._settings
+        with posting(self.name, settings.url, trace=ended.notice.trace, tries=ended.deliveries) as post:
+            answer = await self._sender.post(
+                {**headers, **(post.headers if settings.traceparent else {})}, message.body
+            )
+            post.answered(answer.status, answer.said, well=answer.well)
         if answer.well and self._failing:
             logger.info("webhook %r: the receiver takes messages again", self.name)
         elif not answer.well:
