@@ -10,9 +10,9 @@ from typing import Any, Final
 import pytest
 from opentelemetry import trace
 from redis.asyncio import Redis
-from spans import id_of, kept, trace_of
 
 from engine import engine, wait_until
+from spans import id_of, kept, trace_of
 from tailrace import App, Context, JobFailed
 from tailrace.telemetry.current import working_for
 from tailrace.telemetry.logs import ACCESS, JOBS, JsonFormatter, log_to_stderr

@@ -12,9 +12,9 @@ from opentelemetry.semconv._incubating.attributes import messaging_attributes as
 from opentelemetry.semconv.attributes import error_attributes, server_attributes
 from opentelemetry.trace import SpanKind
 from redis.asyncio import Redis
-from spans import Spans, attributes, id_of, kept, parent_of, trace_of
 
 from engine import Engine, engine, wait_until
+from spans import Spans, attributes, id_of, kept, parent_of, trace_of
 from tailrace import App, Context, JobFailed, Result, Tailrace
 from tailrace.schemas import JobRequest
 from tailrace.telemetry import tracing

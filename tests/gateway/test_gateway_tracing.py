@@ -1,4 +1,4 @@
-"""Requests of the gateway and tries of webhooks: spans, and lines in the log, without what nobody else may see."""
+"""Requests of the gateway: spans, and lines in the log, without what nobody else may see."""
 
 import logging
 from typing import Any, Final
@@ -6,12 +6,11 @@ from typing import Any, Final
 import pytest
 from gateways import served
 from opentelemetry.trace import SpanKind
-from receivers import delivering, hook, receiver
 from redis.asyncio import Redis
-from spans import attributes, id_of, kept, parent_of, trace_of
 from starlette.requests import HTTPConnection
 
 from engine import engine, wait_until
+from spans import attributes, id_of, kept, parent_of, trace_of
 from tailrace.telemetry.logs import ACCESS
 
 CALLER: Final = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "v=1"}
@@ -106,25 +105,3 @@ async def test_a_bug_is_a_500_in_span_and_line(
     assert (told["http.response.status_code"], told["error.type"]) == (500, "ZeroDivisionError")
     (line,) = [record for record in caplog.records if record.name == ACCESS]
     assert vars(line)["status"] == 500
-
-
-async def test_a_webhooks_tries_are_below_the_attempt_that_ended_the_job(
-    real_redis: Redis, namespace: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with kept(monkeypatch) as spans:
-        async with (
-            receiver(500) as took,
-            engine(real_redis, namespace, webhooks={"billing": hook(took.url)}) as e,
-            delivering(real_redis, e.settings),
-        ):
-            job = await e.tailrace.submit("canary prompt")
-            await wait_until("it was taken", lambda: len(spans.named("POST")) == 2)
-    first, second = spans.named("POST")
-    assert parent_of(first) == parent_of(second) == id_of(spans.one("process "))
-    assert attributes(first)["error.type"] == "500"
-    assert attributes(second)["http.response.status_code"] == 204
-    assert attributes(second)["http.request.resend_count"] == 1
-    assert attributes(second)["tailrace.job.id"] == job.id
-    assert attributes(second)["tailrace.webhook.name"] == "billing"
-    assert took.headers[1]["traceparent"][:-2] == f"00-{trace_of(second):032x}-{id_of(second):016x}-"
-    assert "canary" not in " ".join(span.to_json() for span in spans.all)
