@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as gen_ai
-from opentelemetry.semconv._incubating.attributes import messaging_attributes as messaging
+from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as gen_ai  # pyright: ignore[reportMissingTypeStubs]  # it has none
+from opentelemetry.semconv._incubating.attributes import messaging_attributes as messaging  # pyright: ignore[reportMissingTypeStubs]  # it has none
 from opentelemetry.semconv.attributes import error_attributes, server_attributes
 from opentelemetry.trace import SpanKind
 from redis.asyncio import Redis
@@ -88,7 +88,8 @@ async def test_a_job_is_one_trace_by_the_conventions(
 
 
 async def blocking(e: Engine) -> str:
-    kwargs: Any = e.redis.connection_pool.connection_kwargs
+    redis: Any = e.redis  # redis-py's own annotations are partly unknown to a strict checker
+    kwargs = redis.connection_pool.connection_kwargs
     settings = e.settings.model_copy(update={"redis_url": f"unix://:{kwargs['password']}@{kwargs['path']}"})
 
     def submit() -> str:
