@@ -22,6 +22,7 @@ HOUSE: Final = ROOT / "src" / "tailrace"
 #: What each room may import. Imports go down only; producer, worker and consumer never import one another.
 MAY_IMPORT: Final[dict[str, set[str]]] = {
     "schemas": set(),
+    "telemetry": {"schemas"},
     "views": {"schemas"},
     "joblog": {"schemas"},
     "queue": {"schemas", "joblog"},
@@ -40,6 +41,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "joblog",
         "views",
         "queue",
+        "telemetry",
         "upstreams",
         "tasks",
         "producer",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from tailrace.schemas import JobRequest, OpenPart, Settings, Status
+from tailrace.telemetry.tracing_models import UNTRACED
 from tailrace.worker.sources import Item, Outcome, UpstreamError
 
 
@@ -117,6 +118,8 @@ def continuation(words: list[str], said: str) -> list[str]:
 
 class SimulatedStream:
     """Stands in for UpstreamStream."""
+
+    call = UNTRACED
 
     def __init__(self, upstreams: SimulatedUpstreams, call: Call, words: list[str], *, continued: bool) -> None:
         self._temper, self._chance = upstreams.temper, upstreams.chance

@@ -24,6 +24,7 @@ from tailrace.schemas import (
 from tailrace.tasks import App
 from tailrace.telemetry.metrics_catalogue import WORKER
 from tailrace.telemetry.metrics_counts import Counts
+from tailrace.telemetry.tracing_models import UNTRACED
 from tailrace.views import EventsView, ResultView
 from tailrace.worker.attempts import Failed
 from tailrace.worker.job import Job
@@ -94,6 +95,7 @@ class HandStream:
     continued = False
     retries_taken = 0
     upstream = "hand"
+    call = UNTRACED
 
     def __init__(self, text: str) -> None:
         self._words: list[Item] = [word + " " for word in text.split()]

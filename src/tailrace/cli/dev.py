@@ -18,8 +18,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from tailrace.cli.exits import ExitCode, MissingExtra
-from tailrace.cli.loops import log_to_stderr, on_signals, require_server, run_loop, with_server
-from tailrace.cli.options import Config, Json, Namespace, RedisUrl, settings_of
+from tailrace.cli.loops import observed, on_signals, require_server, run_loop, with_server
+from tailrace.cli.options import Config, Json, LogFormat, LogLevel, Namespace, RedisUrl, settings_of
 from tailrace.cli.output import Output, reporting
 from tailrace.cli.standins import stand_in
 from tailrace.schemas import InvalidRequest, Settings, UpstreamSettings
@@ -59,6 +59,8 @@ def dev(
     redis_url: RedisUrl = None,
     namespace: Namespace = None,
     config: Config = None,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
 ) -> None:
     """Server, worker and gateway in one, until Ctrl-C; prints what an OpenAI client, a browser and curl need.
 
@@ -66,7 +68,7 @@ def dev(
     """
     output = Output(json=json)
     with reporting(output, interrupted=lambda: "interrupted before it took jobs"):
-        settings = settings_of(redis_url, namespace, config)
+        settings = settings_of(redis_url, namespace, config, log_format=log_format, log_level=log_level)
         if port is not None:
             settings = settings.model_copy(update={"gateway": settings.gateway.model_copy(update={"port": port})})
         _require_extras()
@@ -75,10 +77,9 @@ def dev(
         loaded = load_app(app) if app else None
         if not (rehearsal or local_model):
             settings = _with_upstream(settings, loaded)
-        log_to_stderr()
         # Where it listens is said below, and better.
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-        with _server(settings) as served:
+        with observed(settings, "tailrace"), _server(settings) as served:
             run_loop(require_server(served))
             with stand_in(served, output, rehearsal=rehearsal, local_model=local_model) as chosen:
                 model = _REHEARSAL_MODEL if rehearsal else _model(chosen)

@@ -4,9 +4,8 @@ import asyncio
 import gc
 import logging
 import signal
-import sys
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final, TypeVar
@@ -14,6 +13,8 @@ from typing import Any, Final, TypeVar
 from tailrace.joblog import connected_by
 from tailrace.joblog.suitability import require_suitable
 from tailrace.schemas import Settings
+from tailrace.telemetry.logs import log_to_stderr
+from tailrace.telemetry.tracing_sdk import traces
 
 logger = logging.getLogger("tailrace.worker")
 
@@ -23,11 +24,15 @@ T = TypeVar("T")
 _NEW_OBJECTS: Final = 10_000
 
 
-def log_to_stderr() -> None:
-    """Our own lines at INFO; of the libraries only what is wrong."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
-    for chatty in ("arq", "httpx", "httpx2", "openai", "asyncio"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+@contextmanager
+def observed(settings: Settings, service: str | None) -> Generator[None]:
+    """Logs to standard error as the settings say, and traces as the environment says, while the block lasts.
+
+    `service` names the process in traces, unless `OTEL_SERVICE_NAME` does; None: it makes none. Raises: InvalidRequest.
+    """
+    log_to_stderr(settings.log_format, settings.log_level, jobs=settings.log_jobs, access=settings.log_access)
+    with nullcontext() if service is None else traces(service):
+        yield
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:

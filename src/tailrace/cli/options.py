@@ -5,13 +5,14 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
 from tailrace.schemas import InvalidRequest, Settings
 
 _SERVER: Final = "Where and what"
+_LOGS: Final = "What it tells"
 
 RedisUrl = Annotated[
     str | None,
@@ -43,6 +44,24 @@ Config = Annotated[
         rich_help_panel=_SERVER,
     ),
 ]
+LogFormat = Annotated[
+    Literal["text", "json"] | None,
+    typer.Option(
+        "--log-format",
+        help="What goes to standard error: text, or a JSON object a line; default: TAILRACE_LOG_FORMAT, else text.",
+        show_default=False,
+        rich_help_panel=_LOGS,
+    ),
+]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"] | None,
+    typer.Option(
+        "--log-level",
+        help="From which level on; default: TAILRACE_LOG_LEVEL, else info.",
+        show_default=False,
+        rich_help_panel=_LOGS,
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON object a line on standard output; errors as JSON on standard error.")
 ]
@@ -52,9 +71,12 @@ _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?", re.ASCII)
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def settings_of(redis_url: str | None, namespace: str | None, config: Path | None) -> Settings:
-    """The settings that the options, the environment and the file make together. Raises: InvalidRequest."""
-    return Settings.load(redis_url=redis_url, namespace=namespace, config=config)
+def settings_of(redis_url: str | None, namespace: str | None, config: Path | None, **logs: str | None) -> Settings:
+    """The settings that the options, the environment and the file make together. `logs`: `log_format` and `log_level`.
+
+    Raises: InvalidRequest.
+    """
+    return Settings.load(redis_url=redis_url, namespace=namespace, config=config, **logs)
 
 
 def duration(option: str, text: str | None) -> float | None:

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from tailrace.cli.exits import ExitCode, MissingExtra
-from tailrace.cli.loops import log_to_stderr, require_server, run_loop, with_server
+from tailrace.cli.loops import observed, require_server, run_loop, with_server
 from tailrace.cli.metrics import MetricsHost, MetricsPort
 from tailrace.cli.metrics import chosen as metrics_chosen
-from tailrace.cli.options import Config, Json, Namespace, RedisUrl, settings_of
+from tailrace.cli.options import Config, Json, LogFormat, LogLevel, Namespace, RedisUrl, settings_of
 from tailrace.cli.output import Output, reporting
 
 
@@ -28,11 +28,13 @@ def serve(
     redis_url: RedisUrl = None,
     namespace: Namespace = None,
     config: Config = None,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
 ) -> None:
     """Serve jobs over HTTP, until SIGTERM or Ctrl-C: submit and cancel, text, events and records as server-sent events."""
     output = Output(json=json)
     with reporting(output):
-        settings = settings_of(redis_url, namespace, config)
+        settings = settings_of(redis_url, namespace, config, log_format=log_format, log_level=log_level)
         given: dict[str, int | str] = {
             name: value for name, value in (("host", host), ("port", port)) if value is not None
         }
@@ -44,8 +46,7 @@ def serve(
             raise MissingExtra(
                 f"this command needs {error.name or 'packages'}: pip install 'tailrace[gateway]'"
             ) from error
-        log_to_stderr()
-        chosen = with_server(settings)
+        chosen = settings
 
         def ready(url: str) -> None:
             output.note(f"serving namespace {chosen.namespace!r} at {url}")
@@ -56,5 +57,8 @@ def serve(
             await require_server(chosen)
             return await run_gateway(chosen, ready=ready)
 
-        if run_loop(served()) is signal.SIGINT:
+        with observed(settings, "tailrace-gateway"):
+            chosen = with_server(settings)
+            stopped_by = run_loop(served())
+        if stopped_by is signal.SIGINT:
             raise typer.Exit(ExitCode.INTERRUPTED)

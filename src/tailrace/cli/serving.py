@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from tailrace.cli.loops import log_to_stderr, on_signals, require_server, run_loop, with_server
+from tailrace.cli.loops import observed, on_signals, require_server, run_loop, with_server
 from tailrace.cli.metrics import metrics_served
 from tailrace.client import AsyncTailrace
 from tailrace.client.jobs import JobsOf
@@ -21,8 +21,8 @@ __all__ = [
     "Served",
     "Serving",
     "announce",
-    "log_to_stderr",
     "logger",
+    "observed",
     "on_signals",
     "require_server",
     "run_loop",
@@ -113,6 +113,7 @@ class Serving:
                 finally:
                     self._worker = None
                     await asyncio.gather(*self._drains)
+                    logger.info("worker %r has stopped", worker.name, extra={"worker": worker.name})
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         self.stopped_by = self.stopped_by or number

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tailrace.cli.exits import ExitCode, MissingExtra
-from tailrace.cli.loops import log_to_stderr, on_signals, require_server, run_loop, with_server
+from tailrace.cli.loops import observed, on_signals, require_server, run_loop, with_server
 from tailrace.cli.metrics import MetricsHost, MetricsPort, metrics_served, require_metrics
-from tailrace.cli.options import Config, Json, Namespace, RedisUrl, settings_of
+from tailrace.cli.options import Config, Json, LogFormat, LogLevel, Namespace, RedisUrl, settings_of
 from tailrace.cli.output import Output, reporting
 from tailrace.joblog import connected_by
 from tailrace.schemas import InvalidRequest, Settings
@@ -28,11 +28,15 @@ def webhooks(
     redis_url: RedisUrl = None,
     namespace: Namespace = None,
     config: Config = None,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
 ) -> None:
     """Tell the configured receivers of ended jobs, until SIGTERM or Ctrl-C; in any number of processes."""
     output = Output(json=json)
     with reporting(output):
-        settings = _chosen(settings_of(redis_url, namespace, config), only or [])
+        settings = _chosen(
+            settings_of(redis_url, namespace, config, log_format=log_format, log_level=log_level), only or []
+        )
         try:
             from tailrace.consumer.webhooks import Webhooks  # an extra of its own
         except ImportError as error:
@@ -40,9 +44,10 @@ def webhooks(
                 f"this command needs {error.name or 'packages'}: pip install 'tailrace[webhooks]'"
             ) from error
         require_metrics(metrics_port)
-        log_to_stderr()
         where = (metrics_host or "127.0.0.1", metrics_port)
-        if run_loop(_serve(with_server(settings), Webhooks, output, where)) is signal.SIGINT:
+        with observed(settings, "tailrace-webhooks"):
+            stopped_by = run_loop(_serve(with_server(settings), Webhooks, output, where))
+        if stopped_by is signal.SIGINT:
             raise typer.Exit(ExitCode.INTERRUPTED)
 
 

@@ -7,7 +7,7 @@ import typer
 
 from tailrace.cli.exits import ExitCode
 from tailrace.cli.metrics import MetricsHost, MetricsPort, chosen, require_metrics
-from tailrace.cli.options import Config, Json, Namespace, RedisUrl, settings_of
+from tailrace.cli.options import Config, Json, LogFormat, LogLevel, Namespace, RedisUrl, settings_of
 from tailrace.cli.output import Output, reporting
 from tailrace.cli.standins import missing_worker_extra, stand_in
 from tailrace.schemas import Settings
@@ -37,11 +37,13 @@ def worker(
     redis_url: RedisUrl = None,
     namespace: Namespace = None,
     config: Config = None,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
 ) -> None:
     """Take jobs and run them, until SIGTERM or Ctrl-C: running jobs may end then, a second signal hands them back."""
     output = Output(json=json)
     with reporting(output, interrupted=lambda: "interrupted before it took jobs"):
-        settings = settings_of(redis_url, namespace, config)
+        settings = settings_of(redis_url, namespace, config, log_format=log_format, log_level=log_level)
         given = {**({} if max_jobs is None else {"max_jobs": max_jobs}), **chosen(metrics_port, metrics_host)}
         settings = settings.model_copy(update={"worker": settings.worker.model_copy(update=given)})
         require_metrics(settings.worker.metrics_port)
@@ -49,11 +51,12 @@ def worker(
             from tailrace.cli import serving  # loads arq and openai
         except ImportError as error:
             raise missing_worker_extra(error) from error
-        serving.log_to_stderr()
-        settings = serving.with_server(settings)
-        serving.run_loop(serving.require_server(settings))
-        with stand_in(settings, output, rehearsal=rehearsal, local_model=local_model) as complete:
-            stopped_by = _serve(complete, output, processes, app)
+        # The children of a supervisor export what they do; itself it does nothing.
+        with serving.observed(settings, "tailrace-worker" if processes == 1 else None):
+            settings = serving.with_server(settings)
+            serving.run_loop(serving.require_server(settings))
+            with stand_in(settings, output, rehearsal=rehearsal, local_model=local_model) as complete:
+                stopped_by = _serve(complete, output, processes, app)
         if stopped_by is signal.SIGINT:
             raise typer.Exit(ExitCode.INTERRUPTED)
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from tailrace.cli.applications import load_app
 from tailrace.cli.exits import exit_code
-from tailrace.cli.serving import Serving, log_to_stderr, logger, run_loop
+from tailrace.cli.serving import Serving, logger, observed, run_loop
 from tailrace.schemas import Settings, TailraceError
 from tailrace.tasks import App
 
@@ -44,7 +44,6 @@ def _say(line: bytes) -> None:
 
 
 def main() -> None:
-    log_to_stderr()
     # Unbuffered: what a buffer had read ahead could not be seen to be closed.
     settings = bytearray()
     while not settings.endswith(b"\n") and len(settings) < _LARGEST_SETTINGS:
@@ -53,8 +52,10 @@ def main() -> None:
             return
         settings += piece
     try:
-        app = load_app(sys.argv[1]) if len(sys.argv) > 1 else None
-        run_loop(_serve(Settings.model_validate_json(bytes(settings)), app))
+        chosen = Settings.model_validate_json(bytes(settings))
+        with observed(chosen, "tailrace-worker"):
+            app = load_app(sys.argv[1]) if len(sys.argv) > 1 else None
+            run_loop(_serve(chosen, app))
     except TailraceError as error:
         logger.error("%s", error)
         sys.exit(exit_code(error))

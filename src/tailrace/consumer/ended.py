@@ -34,6 +34,8 @@ class Notice:
     incarnation: str
     only_for: str | None
     """The group that it was put there for again; None: all."""
+    trace: str | None = None
+    """The W3C traceparent of the attempt that ended it, where it was traced."""
 
 
 def notice_of(fields: Mapping[bytes, bytes]) -> Notice | None:
@@ -50,6 +52,7 @@ def notice_of(fields: Mapping[bytes, bytes]) -> Notice | None:
             ended_at=datetime.fromtimestamp(at_ms / 1000, UTC) if at_ms else None,
             incarnation=said.get("incarnation", ""),
             only_for=said.get("for"),
+            trace=said.get("trace"),
         )
     except (ValueError, TypeError, LookupError, OverflowError, OSError):
         return None

@@ -12,6 +12,7 @@ from tailrace.gateway.bodies import BodyLimit
 from tailrace.gateway.counting import Counting
 from tailrace.gateway.errors import install_errors
 from tailrace.gateway.gateway import Gateway
+from tailrace.gateway.observing import Observed
 from tailrace.gateway.routers import ROUTERS
 from tailrace.gateway.streams import Channels, Streams
 from tailrace.schemas import Settings
@@ -46,6 +47,8 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # FastAPI's own spans have the query in them, where a read token may be, and its logs what an error says.
+        telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
     )
     app.state.settings = chosen
     app.state.tailrace = tailrace
@@ -57,6 +60,7 @@ def create_app(
     app.add_middleware(BodyLimit, limit=chosen.gateway.max_body_bytes)
     install_access(app, chosen, access)
     app.add_middleware(Counting, counts=counts)
+    app.add_middleware(Observed, traceparent=chosen.gateway.traceparent)
     return app
 
 

@@ -87,18 +87,6 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-class WithoutQueries(logging.Filter):
-    """Takes query strings out of the access log: a read token may be in one."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        match record.args:
-            case (client, method, str(path), version, status):
-                record.args = (client, method, path.partition("?")[0], version, status)
-            case _:
-                pass
-        return True
-
-
 class WithoutBrokenStreams(logging.Filter):
     """Keeps streams that were dropped on purpose from looking like bugs."""
 
@@ -117,10 +105,9 @@ def server(app: FastAPI, settings: Settings, *, ready: Callable[[str], object] =
             f"gateway.host is {gateway.host!r}, and no key is configured: whoever can reach this machine could read and "
             "cancel every job. Configure keys ([gateway.tenants]), or listen on 127.0.0.1"
         )
-    for name, kind in (("uvicorn.access", WithoutQueries), ("uvicorn.error", WithoutBrokenStreams)):
-        log = logging.getLogger(name)
-        if not any(isinstance(each, kind) for each in log.filters):
-            log.addFilter(kind())
+    log = logging.getLogger("uvicorn.error")
+    if not any(isinstance(each, WithoutBrokenStreams) for each in log.filters):
+        log.addFilter(WithoutBrokenStreams())
     config = uvicorn.Config(
         app,
         host=gateway.host,
@@ -129,6 +116,7 @@ def server(app: FastAPI, settings: Settings, *, ready: Callable[[str], object] =
         ws="websockets-sansio",
         loop="none",
         log_config=None,
+        access_log=False,  # ours knows routes and tenants, and no query strings
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
     )

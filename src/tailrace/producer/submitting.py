@@ -26,6 +26,8 @@ from tailrace.schemas import (
     parse_position,
     position,
 )
+from tailrace.telemetry.tracing import carrier
+from tailrace.telemetry.tracing_jobs import about, sending
 
 
 class Stored(NamedTuple):
@@ -53,19 +55,25 @@ class Producer:
 
         Raises: InvalidRequest, JobConflict, QueueFull, BrokerUnavailable, BrokerUnsuitable.
         """
-        storing = await self._storing(request, job_id)
-        (answer,) = await store(self._broker, self._keys, [storing], capacity=self._capacity)
-        if isinstance(answer, Exception):
-            raise in_our_words(answer) or answer
-        return Stored(storing.job_id, new=self._is_new(storing.job_id, answer))
+        with sending(self._keys.queue) as span:
+            storing = await self._storing(request, job_id)
+            span.set(about(storing.job_id))
+            (answer,) = await store(self._broker, self._keys, [storing], capacity=self._capacity)
+            if isinstance(answer, Exception):
+                raise in_our_words(answer) or answer
+            stored = Stored(storing.job_id, new=self._is_new(storing.job_id, answer))
+            span.set({"tailrace.job.new": stored.new})
+            return stored
 
     async def submit_many(self, requests: Sequence[tuple[JobRequest, str | None]]) -> list[str]:
         """Submit in one round trip. Raises the first refusal after all were sent: those before and behind it are stored."""
-        jobs = [await self._storing(request, given) for request, given in requests]
-        for job, answer in zip(jobs, await store(self._broker, self._keys, jobs, capacity=self._capacity), strict=True):
-            if isinstance(answer, Exception):
-                raise in_our_words(answer) or answer
-            self._is_new(job.job_id, answer)
+        with sending(self._keys.queue, count=len(requests)):
+            jobs = [await self._storing(request, given) for request, given in requests]
+            answers = await store(self._broker, self._keys, jobs, capacity=self._capacity)
+            for job, answer in zip(jobs, answers, strict=True):
+                if isinstance(answer, Exception):
+                    raise in_our_words(answer) or answer
+                self._is_new(job.job_id, answer)
         return [job.job_id for job in jobs]
 
     async def cancel(self, job_id: str) -> Status:
@@ -131,8 +139,10 @@ class Producer:
             tags=request.tags,
             tenant=request.tenant,
         )
-        # The digest comes first: the submit script reads it there.
+        # The digest comes first: the submit script reads it there. The trace is none of the request, nor of its digest.
         stored: dict[str, Any] = {"digest": digest, "request": request.model_dump(mode="json", exclude_defaults=True)}
+        if trace := carrier():
+            stored["trace"] = trace
         return Storing(
             chosen,
             named=job_id is not None,

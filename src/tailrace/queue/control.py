@@ -118,4 +118,7 @@ class Control:
         try:
             self._on_word(*heard)
         except Exception:
-            logger.exception("the control word %r for job %r was not carried out", *heard)
+            word, job_id = heard
+            logger.exception(
+                "the control word %r for job %r was not carried out", word, job_id, extra={"job_id": job_id}
+            )

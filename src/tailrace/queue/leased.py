@@ -297,6 +297,7 @@ class LeasedWorker(Worker):
                 type(error).__qualname__,
                 error_ms / 1000,
                 "".join(traceback.format_tb(error.__traceback__)),
+                extra=_of(claimed),
             )
             raise RetryJob from None
         finally:
@@ -323,7 +324,9 @@ class LeasedWorker(Worker):
             else:
                 self._outage.over()
                 if not kept:
-                    logger.info("job %r: its lease was lost before its end was written", claimed.job_id)
+                    logger.info(
+                        "job %r: its lease was lost before its end was written", claimed.job_id, extra=_of(claimed)
+                    )
                 return
 
     def _claim_of(self, queued_id: str) -> Claimed:
@@ -337,7 +340,7 @@ class LeasedWorker(Worker):
     def _lost(self, queued_id: str, number: int) -> None:
         claimed = self._running.get(queued_id)
         if claimed is not None and claimed.number == number and not claimed.settling:
-            logger.warning("job %r: the lease is lost, its handler is cancelled", claimed.job_id)
+            logger.warning("job %r: the lease is lost, its handler is cancelled", claimed.job_id, extra=_of(claimed))
             self.lost += 1
             claimed.cancel(CancelReason.LEASE_LOST)
 
@@ -414,3 +417,8 @@ class LeasedWorker(Worker):
         claimed = self._running[job_id]
         claimed.delay_ms = DONE_MS
         await self._settle(claimed)
+
+
+def _of(claimed: Claimed) -> dict[str, str]:
+    """The fields of a log line about it."""
+    return {"job_id": claimed.job_id, "worker": claimed.worker}

@@ -84,6 +84,8 @@ class UpstreamSettings(_Section):
     """The upstream to ask when this one does not take a request."""
     prefill: bool = False
     """Whether a chat whose last message is the assistant's is gone on with (for `on_restart="continue"`)."""
+    traceparent: bool = True
+    """Whether its requests carry the W3C trace context: the ids of trace and span, which are random, and nothing else."""
 
 
 class WorkerSettings(_Section):
@@ -130,6 +132,8 @@ class WebhookSettings(_Section):
     """No pause is longer, whatever the receiver asks for in Retry-After."""
     concurrency: int = Field(default=16, ge=1, le=1000)
     """How many messages one process has on their way there, those that wait for their next try included."""
+    traceparent: bool = True
+    """Whether its requests carry the W3C trace context of the job: random ids, and nothing else."""
     allow_private: bool = False
     """Whether addresses that are not public (loopback, private, link-local ...) and plain http are allowed."""
 
@@ -202,6 +206,8 @@ class GatewaySettings(_Section):
     """How much of a job's stream is kept ready for its readers, per job and kind of stream; older parts come from the log."""
     max_body_bytes: int = Field(default=24 * 1024 * 1024, gt=0)
     """The most that one request may carry."""
+    traceparent: bool = True
+    """Whether a request's own W3C trace context is gone on with. False where strangers ask: they could choose what is sampled."""
     cors_origins: tuple[str, ...] = ()
     """Pages of these origins may call it from a browser; "*" for any."""
     tenants: dict[str, TenantSettings] = Field(default_factory=dict[str, TenantSettings])
@@ -251,6 +257,14 @@ class Settings(BaseSettings):
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     webhooks: dict[str, WebhookSettings] = Field(default_factory=dict[str, WebhookSettings])
     gateway: GatewaySettings = Field(default_factory=GatewaySettings)
+    log_format: Literal["text", "json"] = "text"
+    """What the commands that serve write to standard error: text for people, or one JSON object a line."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Of tailrace's own lines. Libraries are never heard below INFO: what they tell there has prompts and keys in it."""
+    log_jobs: bool = True
+    """Whether each job's beginning and end is a line at INFO. Failures are lines in any case."""
+    log_access: bool = True
+    """Whether each request of the gateway is a line at INFO."""
     config: Path | None = None
 
     @field_validator("namespace")

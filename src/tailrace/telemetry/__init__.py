@@ -1,6 +1,6 @@
-"""What a running process tells of itself: metrics, traces, logs. Import its modules by name: each needs packages of its own.
+"""What operators see of a process: metrics, traces, logs. Import its modules by name: each needs packages of its own.
 
-May import schemas, joblog and queue; producer, worker, consumer, client, gateway and cli import it.
+Imports only schemas, joblog and queue. Nothing in here costs anything before somebody scrapes, traces or configures logs.
 """
 
 __all__: list[str] = []

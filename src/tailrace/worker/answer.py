@@ -6,11 +6,12 @@ A prompt job is one of these; a task has one for each of its calls of a model.
 import json
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from tailrace.schemas import ROOT, JobRequest, OnRestart, OpenPart
 from tailrace.telemetry import metrics_catalogue as told
 from tailrace.telemetry.metrics_counts import Distribution
+from tailrace.telemetry.tracing import NOTHING, Span
 from tailrace.worker.memory import Line
 from tailrace.worker.recorder import Recorder
 from tailrace.worker.sources import Item, Outcome, UpstreamError
@@ -34,8 +35,11 @@ class Answer:
         run: int = ROOT,
         on_restart: OnRestart = "splice",
         retries_left: int | None = None,
+        span: Span = NOTHING,
     ) -> None:
-        """`base`: the run's start, to rewind to. `retries_left`: what tries before this answer left of the upstream's setting."""
+        """`base`: the run's start, to rewind to. `retries_left`: what tries before this answer left of the upstream's setting.
+        `span`: what the calls are below, if it is not the one at hand."""
+        self._span = span
         self._request, self._recorder, self._upstreams = request, recorder, upstreams
         self._base, self._run, self._on_restart = base, run, on_restart
         self.retries_left = upstreams.retries(request.upstream) if retries_left is None else retries_left
@@ -67,7 +71,9 @@ class Answer:
         pen = _Pen(self._recorder, self._run, self._upstreams)
         asked = self._upstreams.open(self._request, continue_from=go_on_from or None, max_retries=self.retries_left)
         try:
-            async with asked as stream:
+            async with AsyncExitStack() as stack:
+                with self._span.entered():
+                    stream = await stack.enter_async_context(asked)
                 self.retries_left = max(0, self.retries_left - stream.retries_taken)
                 self.continued = stream.continued
                 if stream.continued:
@@ -75,8 +81,14 @@ class Answer:
                         self._recorder.said(line.text)
                 pen.splice = Splice([] if stream.continued else stands, base=self._base, run=self._run)
                 pen.first_tokens = self._upstreams.counts.distribution(told.FIRST_TOKEN, stream.upstream)
-                yield stream, pen
-                self.outcome = stream.outcome
+                try:
+                    yield stream, pen
+                finally:
+                    stream.call.began(pen.first_at, stream.retries_taken)
+                self.outcome = ended = stream.outcome
+                stream.call.answered(
+                    reason=ended.finish_reason, model=ended.model, response_id=ended.response_id, usage=ended.usage
+                )
         except UpstreamError as error:
             if error.phase == "request":
                 self.retries_left = 0  # the openai package has used them up
@@ -96,9 +108,14 @@ class _Pen:
     def __init__(self, recorder: Recorder, run: int, upstreams: Upstreams) -> None:
         self._recorder, self._run, self._upstreams = recorder, run, upstreams
         self._began = time.monotonic()
-        self.first_s: float | None = None
+        self.first_at: float | None = None
         self.lines: list[Line] = []
         """Of the last items."""
+
+    @property
+    def first_s(self) -> float | None:
+        """From its making to its first text."""
+        return None if self.first_at is None else self.first_at - self._began
 
     def take(self, items: Sequence[Item]) -> bool:
         """Whether the writer has room for more. Raises: OutputLimit, LogRefusal."""
@@ -106,9 +123,9 @@ class _Pen:
         self._upstreams.pieces += len(items)
         lines: list[Line] = []
         for item in items:
-            if self.first_s is None and isinstance(item, str):
-                self.first_s = time.monotonic() - self._began
-                self.first_tokens.observe(self.first_s)
+            if self.first_at is None and isinstance(item, str):
+                self.first_at = time.monotonic()
+                self.first_tokens.observe(self.first_at - self._began)
             line = recorder.item(item, self._run)
             lines.append(line)
             # One by one: what came before the one that is too much is written.

@@ -18,6 +18,7 @@ from tailrace.queue.leased import LeasedWorker
 from tailrace.schemas import END, InvalidRequest, Settings, TailraceError
 from tailrace.tasks import App, Jobs
 from tailrace.telemetry import metrics_catalogue as told
+from tailrace.telemetry.current import working_for
 from tailrace.telemetry.metrics_counts import Counts
 from tailrace.worker.checkup import LONGEST_WAIT_MS
 from tailrace.worker.quarantine import Quarantine
@@ -130,16 +131,17 @@ class Worker:
         await self._queue.drain(self.settings.worker.drain_s if grace_s is None else grace_s)
 
     async def _handle(self, job_id: str, claimed: Claimed) -> None:
-        await Run(
-            job_id,
-            claimed,
-            broker=self._broker,
-            keys=self.settings.keys,
-            relay=self._relay,
-            tools=self._tools,
-            settings=self.settings.worker,
-            quarantine=self._quarantine,
-        ).carry_out()
+        with working_for({"job_id": job_id, "worker": self.name}):
+            await Run(
+                job_id,
+                claimed,
+                broker=self._broker,
+                keys=self.settings.keys,
+                relay=self._relay,
+                tools=self._tools,
+                settings=self.settings.worker,
+                quarantine=self._quarantine,
+            ).carry_out()
 
     def _on_word(self, word: str, job_id: str) -> None:
         claimed = self._queue.running.get(job_id)

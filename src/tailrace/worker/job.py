@@ -54,6 +54,8 @@ class Job:
     ended: bool
     now_ms: float
     """The server's clock when it was read."""
+    trace: object = None
+    """The trace context of its submission, as it was found there."""
 
     def next_attempt(self) -> int:
         """The number of the attempt to come. A replay, and the attempt after a hand-back, keep the number."""
@@ -133,7 +135,8 @@ async def load(broker: Broker, keys: Keys, job_id: str) -> Job:
         message = "the server no longer has the job's request: does it evict keys (maxmemory-policy)?"
         raise RequestLost(record.incarnation, ErrorDetail(type="request_lost", message=message, retryable=True))
     try:
-        request = JobRequest.model_validate(json.loads(stored)["request"])
+        envelope = json.loads(stored)
+        request, trace = JobRequest.model_validate(envelope["request"]), envelope.get("trace")
     except (ValueError, TypeError, LookupError, RecursionError):
         # Not the error's own words: they quote the request.
         message = "this worker cannot read the job's request: was it written by a later version, or by hand?"
@@ -145,6 +148,7 @@ async def load(broker: Broker, keys: Keys, job_id: str) -> Job:
         memory=Memory(entries),
         ended=ended,
         now_ms=int(time[0]) * 1000 + int(time[1]) / 1000,
+        trace=trace,
     )
 
 

@@ -140,7 +140,11 @@ class Relay:
         level = logging.WARNING if now - self._went_back_at > _WENT_BACK_S else logging.DEBUG
         self._went_back_at = now
         logger.log(
-            level, "the server went back in time: what it lost is written again (job %r: %d records)", job_id, lines
+            level,
+            "the server went back in time: what it lost is written again (job %r: %d records)",
+            job_id,
+            lines,
+            extra={"job_id": job_id},
         )
 
     async def seal(self, writer: LogWriter, end: End) -> Ending:

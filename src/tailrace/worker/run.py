@@ -28,7 +28,7 @@ from tailrace.schemas import (
     WorkerSettings,
 )
 from tailrace.tasks import RunnableTask
-from tailrace.telemetry import metrics_catalogue as told
+from tailrace.telemetry import metrics_catalogue as metrics
 from tailrace.worker.attempts import Attempts, Failed, PromptAttempts
 from tailrace.worker.discretion import without_prompt
 from tailrace.worker.job import Job, RequestLost, load
@@ -39,6 +39,7 @@ from tailrace.worker.relay import Relay
 from tailrace.worker.settle import end_damaged, settle
 from tailrace.worker.sources import Outcome
 from tailrace.worker.tasks import TaskAttempts
+from tailrace.worker.telling import Attempted, Telling, tell_of_end
 from tailrace.worker.tools import Tools
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Run:
         self._recorder: Recorder | None = None
         self._refusal: LogRefusal | None = None
         self._clock_ahead_ms = 0.0
+        self._telling = Telling(keys, claimed)
 
     async def carry_out(self) -> None:
         """Run the job until it ends or is not ours any more. Returning takes it off the queue.
@@ -108,21 +110,26 @@ class Run:
             except Fenced:
                 # We hold the lease, but another worker claimed the log: let it show whether it lives.
                 raise Retry(defer=self._settings.lease_s) from None
-        if not await settle(self._broker, self._keys, self._job_id, jobs=self._tools.jobs, seen_off=self._seen_off):
+        with self._telling.last.entered():
+            settled = await settle(
+                self._broker, self._keys, self._job_id, jobs=self._tools.jobs, seen_off=self._seen_off
+            )
+        if not settled:
             # The server lost the end, or it is another incarnation's log by now: the queue must not forget it.
             raise Retry(defer=self._settings.retry_delay_s)
 
     def _seen_off(self, status: Status) -> None:
-        self._tools.counts.add(told.JOBS_ENDED, status.value)
+        self._tools.counts.add(metrics.JOBS_ENDED, status.value)
 
     async def _until_deadline(self, job: Job) -> None:
         self._clock_ahead_ms = time.time() * 1000 - job.now_ms
         if self._claimed.claims == 1:
             wait_ms = max(0.0, job.now_ms - self._claimed.due_ms)
-            self._tools.counts.distribution(told.JOB_WAIT).observe(wait_ms / 1000)
+            self._tools.counts.distribution(metrics.JOB_WAIT).observe(wait_ms / 1000)
         left_s = (job.record.deadline - job.now_ms) / 1000
         if left_s <= 0:
             await seal_expired(self._broker, self._keys, self._job_id, job.record.incarnation)
+            tell_of_end(self._job_id, Status.EXPIRED)
             return
         # Not asyncio.timeout: whatever comes together, the upstream call may be cancelled only once.
         timer = asyncio.get_running_loop().call_later(left_s, self._claimed.cancel, CancelReason.TIMEOUT)
@@ -175,42 +182,54 @@ class Run:
             await self._give_up(ErrorDetail(type="restarted", message=message, retryable=True))
             return
         while True:
-            began = time.monotonic()
-            self._tools.counts.add(told.ATTEMPTS, "first" if number == 1 else "again")
-            writer = self._writer = await self._relay.open(
-                self._job_id,
-                incarnation=job.record.incarnation,
-                attempt=number,
-                memory=job.memory,
-                refused=self._refused,
-            )
-            recorder = self._recorder = Recorder(
-                job, writer, clock_ahead_ms=self._clock_ahead_ms, output_bytes=self._settings.output_bytes
-            )
-            try:
-                outcome = await attempts.attempt(recorder, number)
-            except Failed as failed:
-                detail = without_prompt(failed.detail, request)
-                if not failed.again or number >= request.max_attempts or request.on_restart == "fail":
-                    await self._end(job, writer, Status.FAILED, number, began, error=detail)
-                    return
-                logger.info("job %r: attempt %d failed (%s), trying again", self._job_id, number, detail.type)
-                writer.write(recorder.retry(counted=True, error=detail))
+            with self._telling.attempt(job, number) as told:
+                pause_s = await self._attempt(job, attempts, number, told)
+            if pause_s is None:
+                return
+            await asyncio.sleep(pause_s)
+            number += 1
+
+    async def _attempt(self, job: Job, attempts: Attempts, number: int, told: Attempted) -> float | None:
+        """One attempt. None if it has ended the job; else the pause before the next one."""
+        request = job.request
+        began = time.monotonic()
+        self._tools.counts.add(metrics.ATTEMPTS, "first" if number == 1 else "again")
+        writer = self._writer = await self._relay.open(
+            self._job_id,
+            incarnation=job.record.incarnation,
+            attempt=number,
+            memory=job.memory,
+            refused=self._refused,
+        )
+        recorder = self._recorder = Recorder(
+            job, writer, clock_ahead_ms=self._clock_ahead_ms, output_bytes=self._settings.output_bytes
+        )
+        first_s: float | None = None
+        outcome: Outcome | None = None
+        error: ErrorDetail | None = None
+        status = Status.FAILED
+        try:
+            outcome = await attempts.attempt(recorder, number)
+        except Failed as failed:
+            error = without_prompt(failed.detail, request)
+            if failed.again and number < request.max_attempts and request.on_restart != "fail":
+                pause_s: float = min(self._settings.retry_delay_s * 2 ** (number - 1), _RETRY_PAUSE_CAP_S)
+                told.again(error, pause_s)
+                writer.write(recorder.retry(counted=True, error=error))
                 await writer.flushed()
-                await asyncio.sleep(min(self._settings.retry_delay_s * 2 ** (number - 1), _RETRY_PAUSE_CAP_S))
-                number += 1
-            except OutputLimit:
-                limit = self._settings.output_bytes
-                detail = ErrorDetail(
-                    type="output_limit",
-                    message=f"the output is over the limit of {limit} bytes; what came before stands "
-                    "(worker.output_bytes sets it)",
-                )
-                await self._end(job, writer, Status.FAILED, number, began, error=detail)
-                return
-            else:
-                await self._end(job, writer, outcome.status, number, began, outcome=outcome, first_s=attempts.first_s)
-                return
+                return pause_s
+        except OutputLimit:
+            limit = self._settings.output_bytes
+            error = ErrorDetail(
+                type="output_limit",
+                message=f"the output is over the limit of {limit} bytes; what came before stands "
+                "(worker.output_bytes sets it)",
+            )
+        else:
+            status, first_s = outcome.status, attempts.first_s
+        await self._end(job, writer, status, number, began, error=error, outcome=outcome, first_s=first_s)
+        told.ended(status, error=error, outcome=outcome, first_s=first_s)
+        return None
 
     async def _kind(self, job: Job) -> Attempts | None:
         """How this job is carried out. None if it was ended because nobody can.
@@ -268,24 +287,26 @@ class Run:
 
     def _told(self, took_s: float, outcome: Outcome | None) -> None:
         counts = self._tools.counts
-        counts.distribution(told.JOB_DURATION).observe(took_s)
+        counts.distribution(metrics.JOB_DURATION).observe(took_s)
         for kind, names in _USAGE.items():
             used = ((outcome.usage if outcome else None) or {}).get
-            counts.add(told.USAGE_TOKENS, kind, by=next((count for name in names if (count := used(name))), 0))
+            counts.add(metrics.USAGE_TOKENS, kind, by=next((count for name in names if (count := used(name))), 0))
 
     async def _give_up(self, error: ErrorDetail) -> None:
         """End a job that this worker does not even begin."""
+        tell_of_end(self._job_id, Status.FAILED, error)
         await seal(self._broker, self._keys, self._job_id, End(Status.FAILED, error=error))
 
     async def _end_without_request(self, lost: RequestLost) -> None:
         """Nobody can run it any more: its readers must not wait for the deadline."""
+        tell_of_end(self._job_id, Status.FAILED, lost.detail)
         end = End(Status.FAILED, error=lost.detail)
         with suppress(Gone):  # deleted since, or another job under the same id
             await seal(self._broker, self._keys, self._job_id, end, incarnation=lost.incarnation)
 
     def _refused(self, refusal: LogRefusal) -> None:
         """The log takes no more: stop the upstream call now, not at its next word."""
-        self._refusal = refusal
+        self._refusal = self._telling.refusal = refusal
         self._claimed.cancel(CancelReason.CANCELLED)
 
 

@@ -9,6 +9,7 @@ from tailrace.joblog import Broker, End, Gone, encode_snapshot, hand_off, read_w
 from tailrace.queue import IN_PROGRESS_PREFIX, RETRY_PREFIX, payload_key
 from tailrace.schemas import ErrorDetail, JobNotFound, JsonObject, Keys, Status
 from tailrace.tasks import Jobs
+from tailrace.telemetry.tracing import carrier
 from tailrace.worker.following import end_children, start_follow_up
 from tailrace.worker.sweep_scripts import FORGET, LEAVE, OVER
 
@@ -71,6 +72,8 @@ async def settle(
 def _told(job: JsonObject, end: JsonObject) -> dict[str, str]:
     """What those who wait for ends can choose by without reading the job: nothing that readers may not know."""
     told = {"incarnation": str(job["incarnation"]), "at": str(end.get("ts", 0))}
+    if trace := carrier():
+        told["trace"] = trace["traceparent"]
     if job.get("task"):
         told["task"] = str(job["task"])
     if job.get("tags"):

@@ -147,7 +147,12 @@ async def sweep(
                 await _heal(broker, keys, seen, now_ms, swept, longest_wait_ms, jobs, ends)
             except (ValueError, TypeError, LookupError) as error:  # what is there is none of ours
                 swept.skipped += 1
-                logger.debug("sweep: job %r cannot be checked: %s", seen.job_id, type(error).__name__)
+                logger.debug(
+                    "sweep: job %r cannot be checked: %s",
+                    seen.job_id,
+                    type(error).__name__,
+                    extra={"job_id": seen.job_id},
+                )
         swept.checked += len(job_ids)
         if len(job_ids) < AT_ONCE:
             break

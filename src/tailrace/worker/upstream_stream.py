@@ -7,6 +7,7 @@ from typing import Final, Self
 import httpx2
 
 from tailrace.schemas import UpstreamSettings
+from tailrace.telemetry.tracing_models import UNTRACED, ModelCall
 from tailrace.worker.patience import Patience
 from tailrace.worker.push import body_of
 from tailrace.worker.sources import Decoder, Item, Outcome, UpstreamError
@@ -27,7 +28,14 @@ class UpstreamStream:
     """
 
     def __init__(
-        self, response: httpx2.Response, decoder: Decoder, settings: UpstreamSettings, *, upstream: str, continued: bool
+        self,
+        response: httpx2.Response,
+        decoder: Decoder,
+        settings: UpstreamSettings,
+        *,
+        upstream: str,
+        continued: bool,
+        call: ModelCall = UNTRACED,
     ) -> None:
         self.upstream = upstream
         """The upstream that took the request: the one named, or a fallback."""
@@ -35,6 +43,8 @@ class UpstreamStream:
         """Whether it goes on from the text given; else it begins anew, and the caller splices."""
         self.retries_taken = retries_of(response)
         """Retries used up until this stream began, over all upstreams asked."""
+        self.call = call
+        """The call as operators see it."""
         self._response = response
         self._content = content_of(response)
         self._pieces = response.aiter_bytes()

@@ -23,6 +23,7 @@ from pydantic_core import from_json
 from tailrace.schemas import ErrorDetail, JobRequest, Settings, UpstreamSettings
 from tailrace.telemetry import metrics_catalogue as told
 from tailrace.telemetry.metrics_counts import OTHER, Counts, Labels
+from tailrace.telemetry.tracing_models import ModelCall, calling
 from tailrace.worker.sources import ChatDecoder, CompletionsDecoder, ResponsesDecoder, UpstreamError
 from tailrace.worker.sources.bodies import Body, build_body
 from tailrace.worker.sources.errors import reported
@@ -93,17 +94,23 @@ class _Upstream:
         self._counts.add(told.UPSTREAM_REQUESTS, self.name)
         try:
             body = self._body(request, continue_from)
+            model = request.model or self.settings.default_model
+            # Its time begins when there is a place for it.
             async with self._place():
-                client = self.client()
-                response = await self._post(client, body, max_retries)
-                decoder = _DECODERS[request.api](self._secret)
-                stream = UpstreamStream(response, decoder, self.settings, upstream=self.name, continued=body.continued)
-                try:
-                    await self._check_type(response)
-                    self._counts.add(told.UPSTREAM_RETRIES, self.name, by=stream.retries_taken)
-                    yield stream
-                finally:
-                    await stream.aclose()
+                with calling(request, model=model, upstream=self.name) as call:
+                    client = self.client()
+                    call.asks(client.base_url.scheme, client.base_url.host, client.base_url.port)
+                    response = await self._post(client, body, max_retries, call)
+                    decoder = _DECODERS[request.api](self._secret)
+                    stream = UpstreamStream(
+                        response, decoder, self.settings, upstream=self.name, continued=body.continued, call=call
+                    )
+                    try:
+                        await self._check_type(response)
+                        self._counts.add(told.UPSTREAM_RETRIES, self.name, by=stream.retries_taken)
+                        yield stream
+                    finally:
+                        await stream.aclose()
         except UpstreamError as error:
             self._counts.add(told.UPSTREAM_ERRORS, self.name, error.detail.type)
             if error.phase == "request":
@@ -175,13 +182,14 @@ class _Upstream:
         except ValueError as error:
             raise UpstreamError("upstream_malformed", "the request is no JSON", phase="request") from error
 
-    async def _post(self, client: AsyncOpenAI, body: Body, max_retries: int) -> httpx2.Response:
+    async def _post(self, client: AsyncOpenAI, body: Body, max_retries: int, call: ModelCall) -> httpx2.Response:
+        headers = {**_HEADERS, **call.traceparent()} if self.settings.traceparent else _HEADERS
         try:
             return await client.post(
                 body.path,
                 cast_to=httpx2.Response,
                 content=body.content,
-                options={"headers": _HEADERS, "max_retries": max_retries},
+                options={"headers": headers, "max_retries": max_retries},
             )
         except REQUEST_ERRORS as error:
             raise self._request_error(error, client) from error

@@ -158,7 +158,7 @@ async def test_neither_key_nor_token_is_in_any_log(
         logged = [
             each for each in caplog.records if not each.name.startswith(("httpx2", "httpcore2", "websockets.client"))
         ]
-        assert {"uvicorn.access", "uvicorn.error"} <= {each.name for each in logged}
+        assert {"tailrace.access", "uvicorn.error"} <= {each.name for each in logged}
         formatter = logging.Formatter()
         for each in logged:
             text = formatter.format(each)

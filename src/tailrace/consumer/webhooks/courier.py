@@ -19,7 +19,9 @@ from tailrace.joblog import Broker
 from tailrace.joblog.tasks import end
 from tailrace.schemas import BrokerUnavailable, InvalidRequest, Keys, Settings, WebhookSettings, webhook_group
 from tailrace.telemetry import metrics_catalogue as told
+from tailrace.telemetry.current import working_for
 from tailrace.telemetry.metrics_counts import Counts
+from tailrace.telemetry.tracing_webhooks import posting
 
 logger = logging.getLogger("tailrace.webhooks")
 
@@ -108,13 +110,17 @@ class Courier:
                 await places.acquire()
 
     async def _deliver(self, ended: AsyncEnded) -> None:
+        with working_for({"job_id": ended.job_id, "webhook": self.name}):
+            await self._until_taken(ended)
+
+    async def _until_taken(self, ended: AsyncEnded) -> None:
         message = message_of(self._keys.namespace, self.name, ended.notice)
         while True:
             if self._gone:  # another message has heard it while this one was read
                 self._count("left")
                 await ended.release()
                 return
-            answer = await self._try(message)
+            answer = await self._try(message, ended)
             if answer.well:
                 await self._done(ended)
                 self._count("delivered")
@@ -141,9 +147,15 @@ class Courier:
     def _count(self, outcome: str) -> None:
         self._counts.add(told.WEBHOOK_MESSAGES, self.name, outcome)
 
-    async def _try(self, message: Message) -> Answer:
+    async def _try(self, message: Message, ended: AsyncEnded) -> Answer:
         began = time.monotonic()
-        answer = await self._sender.post(self._signer.headers(message, datetime.now(UTC)), message.body)
+        headers = self._signer.headers(message, datetime.now(UTC))
+        settings = self._settings
+        with posting(self.name, settings.url, trace=ended.notice.trace, tries=ended.deliveries) as post:
+            answer = await self._sender.post(
+                {**headers, **(post.headers if settings.traceparent else {})}, message.body
+            )
+            post.answered(answer.status, answer.said, well=answer.well)
         self._counts.distribution(told.WEBHOOK_TRY, self.name).observe(time.monotonic() - began)
         said = "none" if answer.status is None else f"{answer.status // 100}xx"
         self._counts.add(told.WEBHOOK_TRIES, self.name, said)

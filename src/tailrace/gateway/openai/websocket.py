@@ -160,7 +160,9 @@ class _Conversation:
                 self._local.pop(self._last.get(lane, ""), None)
                 self._local[made.job_id], self._last[lane] = ended, made.job_id
         except (ApiError, TailraceError):  # deleted since, or out of reach: nothing goes on from it
-            logger.info("nothing goes on from response %r: it cannot be read", made.job_id)
+            logger.info(
+                "nothing goes on from response %r: it cannot be read", made.job_id, extra={"job_id": made.job_id}
+            )
 
     async def _say_error(self, error: ApiError, lane: str | None) -> None:
         event: dict[str, Any] = {"type": "error", "status": error.status_code, **error.body}

@@ -114,7 +114,7 @@ class _Channel:
             self.failure = cut
         except Exception as error:
             if not isinstance(error, TailraceError):
-                logger.exception("job %r: its stream cannot be made", self._job_id)
+                logger.exception("job %r: its stream cannot be made", self._job_id, extra={"job_id": self._job_id})
             self.failure = error
         finally:
             self.done = True

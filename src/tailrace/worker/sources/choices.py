@@ -1,8 +1,8 @@
 """Streams made of `choices`: chat completions and legacy completions.
 
 Kept: text, reasoning, refusals, tool calls, log probabilities, finish reasons, and whatever else a choice or its delta
-holds (Extra). Not kept: fields beside `choices` other than usage and model (ids, timestamps, fingerprints). They differ
-from attempt to attempt, so that a restarted stream could never be spliced onto what stands.
+holds (Extra). Not kept in the log: fields beside `choices` other than usage and model (ids, timestamps, fingerprints).
+They differ from attempt to attempt, so that a restarted stream could never be spliced onto what stands.
 """
 
 from typing import Any, Final, cast
@@ -44,6 +44,7 @@ class _ChoicesDecoder:
         self._appeared: set[int] = set()
         self._usage: dict[str, Any] | None = None
         self._model: str | None = None
+        self._id: str | None = None
         self._done = False
 
     @property
@@ -69,6 +70,8 @@ class _ChoicesDecoder:
         body = self._reader.read(event)
         if self._model is None and isinstance(body.get("model"), str):
             self._model = self._reader.clean(body["model"])
+        if self._id is None and isinstance(body.get("id"), str):
+            self._id = self._reader.clean(body["id"])
         usage = body.get("usage")
         if isinstance(usage, dict):
             self._usage = self._reader.clean(usage)
@@ -97,7 +100,7 @@ class _ChoicesDecoder:
         reason = self._finished.get(0) or next(iter(self._finished.values()), None)
         if reason == "error":
             raise reported(None, secret=self._secret)
-        return outcome(reason, self._usage, self._model)
+        return outcome(reason, self._usage, self._model, self._id)
 
     def _choice(self, index: int, choice: dict[str, Any], items: list[Item]) -> None:
         raise NotImplementedError

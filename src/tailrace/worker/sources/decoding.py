@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol, cast
 
 from pydantic_core import from_json
@@ -36,6 +36,8 @@ class Outcome:
     model: str | None
     """Which model answered, as the upstream names it."""
     status: Literal[Status.COMPLETED, Status.INCOMPLETE]
+    response_id: str | None = field(default=None, compare=False)
+    """The upstream's name for the answer. For operators only: it is another one in each attempt."""
 
 
 class Decoder(Protocol):
@@ -53,9 +55,11 @@ class Decoder(Protocol):
         ...
 
 
-def outcome(reason: str | None, usage: dict[str, Any] | None, model: str | None) -> Outcome:
+def outcome(
+    reason: str | None, usage: dict[str, Any] | None, model: str | None, response_id: str | None = None
+) -> Outcome:
     """The outcome that a finish reason means."""
-    return Outcome(reason, usage, model, Status.INCOMPLETE if reason in _INCOMPLETE else Status.COMPLETED)
+    return Outcome(reason, usage, model, Status.INCOMPLETE if reason in _INCOMPLETE else Status.COMPLETED, response_id)
 
 
 class EventReader:

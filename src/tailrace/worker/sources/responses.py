@@ -142,11 +142,12 @@ class ResponsesDecoder:
         self._parts.flush(items)
         items.append(Finish(reason=reason))
         items.append(Native(event=self._reader.clean(body)))
-        usage, model = fields.get("usage"), fields.get("model")
+        usage, model, response_id = fields.get("usage"), fields.get("model"), fields.get("id")
         self._end = outcome(
             reason,
             cast("dict[str, Any]", usage) if isinstance(usage, dict) else None,
             model if isinstance(model, str) else None,
+            response_id if isinstance(response_id, str) else None,
         )
 
 

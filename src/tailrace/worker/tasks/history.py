@@ -9,6 +9,7 @@ from typing import Any
 
 from tailrace.schemas import PROGRESS_EVENT, RETRY_EVENT, ROOT, ErrorDetail, JsonObject, chunk_run
 from tailrace.tasks.identity import Identity, parent_of
+from tailrace.telemetry.tracing import NOTHING, Span
 from tailrace.worker.memory import Line
 
 #: Where custom events come from: the run, and the branch of `gather` if it was in one; then their name.
@@ -33,6 +34,8 @@ class StepRun:
     """Which of the failures of this log it is, in order."""
     resumed: bool = False
     """Whether this attempt has come to it."""
+    span: Span = NOTHING
+    """Of this attempt, if it is carried out in it."""
 
 
 class History:

@@ -11,6 +11,8 @@ from pydantic import JsonValue
 
 from tailrace.schemas import ErrorDetail, JsonObject, StepFailed, StepMismatch
 from tailrace.tasks.identity import Identity
+from tailrace.telemetry.tracing import NOTHING
+from tailrace.telemetry.tracing_jobs import RETRY, stepping
 from tailrace.worker.attempts import Failed, add_usage
 from tailrace.worker.memory import Line
 from tailrace.worker.recorder import Recorder
@@ -56,6 +58,7 @@ class Ledger:
         self.failed_attempt: Failed | None = None
         """What ends the attempt, should the task take no notice of it."""
         self._readings: dict[int, Reading] = {}
+        self._under_way: dict[int, StepRun] = {}
         self._answers = WeakKeyDictionary[AsyncGenerator[str], Scope]()
         recorder.rewound = history.rewound
 
@@ -102,6 +105,8 @@ class Ledger:
                 self.failed_attempt = Failed(detail, again=False)
                 raise self.failed_attempt
             self._count(step)
+            if step.ended is None and step.error is None:
+                self._carry_out(step, kind, name, resumed=True)
             return step
         if next(history.passed_over(called.scope.path), None) is not None:
             self.differs(path)
@@ -121,7 +126,20 @@ class Ledger:
         step = StepRun(number, run_id, called.identity, start, resumed=True)
         history.begun(step)
         self.recorder.write(start)
+        self._carry_out(step, kind, name, resumed=False)
         return step
+
+    def _carry_out(self, step: StepRun, kind: str, name: str, *, resumed: bool) -> None:
+        step.span = stepping(kind, name, path=step.identity.path, resumed=resumed)
+        if step.span is not NOTHING:
+            self._under_way[step.number] = step
+
+    def _over(self, step: StepRun, error: str | None = None) -> None:
+        """It is over, as far as this attempt is concerned."""
+        if self._under_way.pop(step.number, None) is not None:
+            if error is not None:
+                step.span.fail(error)
+            step.span.end()
 
     def _count(self, step: StepRun) -> None:
         """What an earlier attempt has said counts in this one too. Raises: OutputLimit."""
@@ -140,6 +158,7 @@ class Ledger:
         step.ended = data
         self.recorder.write(self.recorder.event(f"on_{kind}_end", run=step.number, data=data))
         await self.recorder.writer.flushed()
+        self._over(step)
 
     def reads(self, scope: Scope, step: StepRun, kind: str) -> Reading:
         """Somebody begins to iterate over an answer."""
@@ -159,6 +178,7 @@ class Ledger:
                 reading.step.ended = {"left": True}
                 left = self.recorder.event(f"on_{reading.kind}_end", run=number, data={"left": True})
                 self.recorder.write(left)
+                self._over(reading.step)
 
     async def fail(self, step: StepRun, kind: str, error: ErrorDetail, cause: BaseException | None) -> StepFailed:
         """Write that a step has failed; the error to raise."""
@@ -166,6 +186,7 @@ class Ledger:
         data: dict[str, JsonValue] = {"error": error.model_dump(mode="json")}
         self.recorder.write(self.recorder.event(f"on_{kind}_error", run=step.number, data=data))
         await self.recorder.writer.flushed()
+        self._over(step, error.type)
         return self.failed(step, cause)
 
     def failed(self, step: StepRun, cause: BaseException | None = None) -> StepFailed:
@@ -178,6 +199,7 @@ class Ledger:
 
     async def again(self, step: StepRun, error: ErrorDetail) -> list[Line]:
         """Write that a step is tried again; its output that stands."""
+        step.span.event(RETRY, {"error.type": error.type})
         self.recorder.write(self.recorder.retry(counted=True, error=error, run=step.number))
         await self.recorder.writer.flushed()
         return self.recorder.job.memory.output(step.number)
@@ -198,6 +220,9 @@ class Ledger:
             if not path or scope.path == path or scope.path.startswith(f"{path}/"):
                 with suppress(RuntimeError):  # a coroutine that the task has left behind is at it
                     await answer.aclose()
+        if not path:
+            for step in list(self._under_way.values()):
+                self._over(step, "stopped")
 
     def complete(self, scope: Scope) -> None:
         """A scope has come to its end. Raises: StepMismatch if an earlier attempt came to steps that this one has not."""

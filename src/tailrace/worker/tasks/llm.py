@@ -101,6 +101,7 @@ class LlmRun(LlmStep):
             base=step.start,
             run=step.number,
             on_restart="continue" if recorder.job.request.on_restart == "continue" else "splice",
+            span=step.span,
         )
         stands, tries = step.output, 0
         while True:

@@ -108,7 +108,7 @@ class FunctionStep(Awaitable[Any]):
         timeout = asyncio.timeout(self._policy.timeout_s)
         try:
             async with timeout:
-                with entered(scope):
+                with entered(scope), step.span.entered():
                     if inspect.isasyncgenfunction(self._function):
                         await self._stream(step)
                         data: JsonObject = {}
@@ -189,7 +189,8 @@ class ChildStep(Child):
             # Whoever cancels this job looks into its log for the children to cancel.
             await ledger.recorder.writer.flushed()
             try:
-                await self._submit(jobs)
+                with step.span.entered():
+                    await self._submit(jobs)
                 result = await jobs.result(self.job_id)
             except (JobEnded, InvalidRequest, JobNotFound, JobConflict, HistoryLost) as error:
                 detail = self._policy.discreet(_of_child(error))
