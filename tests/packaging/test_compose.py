@@ -156,10 +156,10 @@ def test_only_gateway_and_dashboards_are_reachable_and_from_this_machine_only(
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
     assert set(published) == {"gateway", "gateway-cluster", "grafana"}
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
+    networks: dict[str, Any] = compose["networks"]
+    internal = {name for name, network in networks.items() if network is not None and network["internal"]}
     for name, service in services.items():
-        outward = {
-            network for network in service["networks"] if not (compose["networks"][network] or {}).get("internal")
-        }
+        outward = set(service["networks"]) - internal
         # Workers go out to the upstreams; a port is published where the network is not internal.
         assert outward == ({"outside"} if name in published or "worker" in name else set()), name
 
