@@ -26,10 +26,14 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-async def test_an_upstreams_key(file: Path) -> None:
+@pytest.mark.usefixtures("file")
+async def test_an_upstreams_key() -> None:
     client, secret = build_client("default", SETTINGS)
     async with client:
         assert client.api_key == secret == KEY
+
+
+def test_an_upstreams_key_in_an_empty_file_is_missing(file: Path) -> None:
     assert not Served("default", "http://upstream", "THE_KEY").key_missing
     file.write_text("\n")
     assert Served("default", "http://upstream", "THE_KEY").key_missing
