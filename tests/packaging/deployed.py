@@ -17,9 +17,8 @@ ROOT: Final = Path(__file__).parents[2]
 DEPLOY: Final = ROOT / "deploy"
 #: An image by an exact version: never `latest`, never a moving `9` or `9.1`.
 EXACT: Final = re.compile(r"[\w./-]+:v?\d+\.\d+\.\d+(-\w+)*")
-#: What the files say ahead of the code that reads it; each goes from here when that is there.
+#: What the files say ahead of the command line; each goes from here when it is there.
 AHEAD_OPTIONS: Final = frozenset({"--metrics-host", "--metrics-port"})
-_AHEAD_SECRETS: Final = frozenset({"TAILRACE_QUEUE_URL"})
 #: Where each is read: platformdirs' caches and the embedded server's data are no settings of a section.
 _FOLDERS: Final = frozenset({"TAILRACE_CACHE", "TAILRACE_DATA"})
 
@@ -67,7 +66,7 @@ def _named(table: Mapping[str, Any]) -> Iterator[str]:
 def unknown_variables(variables: Mapping[str, Any], files: Sequence[Path]) -> set[str]:
     """Of these variables those of tailrace's, and those that name files, that nobody reads."""
     fields = Settings.model_fields
-    secrets = {f"TAILRACE_{name.upper()}" for name, field in fields.items() if not field.repr} | _AHEAD_SECRETS
+    secrets = {f"TAILRACE_{name.upper()}" for name, field in fields.items() if not field.repr}
     secrets |= {name for file in files for name in named_in(file)}
     known = {f"TAILRACE_{name.upper()}" for name in fields} | secrets | _FOLDERS | {name + FILE for name in secrets}
     return {name for name in variables if name.startswith("TAILRACE_") or name.endswith(FILE)} - known

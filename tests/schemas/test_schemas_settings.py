@@ -146,6 +146,8 @@ def test_a_url_is_read_from_the_file_that_its_variable_names(
     assert Settings.load().redis_url == "redis://:pa@ss@file:6379/0"
     assert Settings.load(redis_url="redis://given").redis_url == "redis://given"
     assert Settings.load().namespace == "table"
+    monkeypatch.setenv("TAILRACE_QUEUE_URL_FILE", str(secret))
+    assert Settings.load().queue_url == "redis://:pa@ss@file:6379/0"
 
 
 def test_an_empty_file_of_a_url_is_no_setting(
