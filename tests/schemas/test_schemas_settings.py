@@ -134,3 +134,46 @@ def test_a_section_in_the_environment_that_is_no_json_is_named(monkeypatch: pyte
 def test_a_wrong_override_is_named(overrides: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest, match=next(iter(overrides))):
         Settings.load(**overrides)
+
+
+def test_a_url_is_read_from_the_file_that_its_variable_names(
+    config: WriteConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config('redis_url = "redis://table"\nnamespace = "table"')
+    secret = tmp_path / "redis_url"
+    secret.write_text("redis://:pa@ss@file:6379/0\n")
+    monkeypatch.setenv("TAILRACE_REDIS_URL_FILE", str(secret))
+    assert Settings.load().redis_url == "redis://:pa@ss@file:6379/0"
+    assert Settings.load(redis_url="redis://given").redis_url == "redis://given"
+    assert Settings.load().namespace == "table"
+    monkeypatch.setenv("TAILRACE_QUEUE_URL_FILE", str(secret))
+    assert Settings.load().queue_url == "redis://:pa@ss@file:6379/0"
+
+
+def test_an_empty_file_of_a_url_is_no_setting(
+    config: WriteConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config('redis_url = "redis://table"')
+    (tmp_path / "empty").write_text("\n")
+    monkeypatch.setenv("TAILRACE_REDIS_URL_FILE", str(tmp_path / "empty"))
+    assert Settings.load().redis_url == "redis://table"
+
+
+def test_only_what_is_not_shown_is_read_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "name").write_text("file")
+    monkeypatch.setenv("TAILRACE_NAMESPACE_FILE", str(tmp_path / "name"))
+    assert Settings.load().namespace == "tailrace"
+
+
+@pytest.mark.parametrize(
+    ("value", "file", "says"), [("redis://a", "there", "both set"), ("", "missing", "cannot be read")]
+)
+def test_a_url_in_two_places_or_in_none_is_told_by_its_variable(
+    value: str, file: str, says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "there").write_text("redis://:secret@b")
+    monkeypatch.setenv("TAILRACE_REDIS_URL", value)
+    monkeypatch.setenv("TAILRACE_REDIS_URL_FILE", str(tmp_path / file))
+    with pytest.raises(InvalidRequest, match=f"TAILRACE_REDIS_URL.*{says}") as caught:
+        Settings.load()
+    assert "secret" not in str(caught.value)

@@ -23,6 +23,7 @@ from tailrace.cli.options import Config, Json, LogFormat, LogLevel, Namespace, R
 from tailrace.cli.output import Output, reporting
 from tailrace.cli.standins import stand_in
 from tailrace.schemas import InvalidRequest, Settings, UpstreamSettings
+from tailrace.schemas.secrets import secret_of
 from tailrace.tasks import App
 
 _PROMPT: Final = "Write me a 1 verse song about sparkling water."
@@ -107,7 +108,7 @@ def _with_upstream(settings: Settings, app: App | None) -> Settings:
     """The settings, as the environment completes them. Raises: InvalidRequest if nobody could answer a job."""
     from tailrace.cli.serving import served
 
-    key, base_url = os.environ.get("OPENAI_API_KEY", "").strip(), os.environ.get("OPENAI_BASE_URL")
+    key, base_url = secret_of("OPENAI_API_KEY"), os.environ.get("OPENAI_BASE_URL")
     if base_url and not key and "default" not in settings.upstreams:
         # A service of one's own machine, most likely: it needs none.
         upstreams = {**settings.upstreams, "default": UpstreamSettings(api_key_env="")}
@@ -138,7 +139,7 @@ def _model(settings: Settings) -> str:
     base_url = upstream.base_url or os.environ.get("OPENAI_BASE_URL")
     if base_url is None:
         return _OPENAI_MODEL
-    key = os.environ.get(upstream.api_key_env, "").strip() or "none"
+    key = (upstream.api_key_env and secret_of(upstream.api_key_env)) or "none"
     try:
         with OpenAI(base_url=base_url, api_key=key, timeout=_ASK_S, max_retries=0) as client:
             return next(iter(client.models.list())).id

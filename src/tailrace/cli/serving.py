@@ -13,6 +13,7 @@ from tailrace.cli.metrics import metrics_served
 from tailrace.client import AsyncTailrace
 from tailrace.client.jobs import JobsOf
 from tailrace.schemas import Settings
+from tailrace.schemas.secrets import secret_of
 from tailrace.tasks import App
 from tailrace.worker.app import Worker
 from tailrace.worker.upstream_http import origin
@@ -46,7 +47,7 @@ class Served:
 
     @property
     def key_missing(self) -> bool:
-        return bool(self.key_env) and not os.environ.get(self.key_env, "").strip()
+        return bool(self.key_env) and not secret_of(self.key_env)
 
 
 def served(settings: Settings) -> list[Served]:

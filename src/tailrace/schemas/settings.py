@@ -1,5 +1,8 @@
 """What an operator sets: the environment (`TAILRACE_REDIS_URL`, `TAILRACE_NAMESPACE`, `TAILRACE_CONFIG`) and a TOML file.
 
+What is secret is read from a file where a variable with `_FILE` behind its name names one: `TAILRACE_REDIS_URL_FILE`,
+`OPENAI_API_KEY_FILE`, and so each variable that a setting `..._env` names (schemas/secrets.py).
+
 ```toml
 namespace = "tailrace"
 
@@ -32,6 +35,7 @@ requests_per_minute = 600
 ```
 """
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -39,12 +43,14 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from tailrace.schemas.errors import InvalidRequest
 from tailrace.schemas.keys import DEFAULT_NAMESPACE, Keys, check_group
 from tailrace.schemas.records import Status
 from tailrace.schemas.requests import RequestLimits
+from tailrace.schemas.secrets import FILE, secret_of
 
 _TENANT: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _KEY_HASH: Final = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
@@ -233,6 +239,23 @@ class GatewaySettings(_Section):
         return tenants
 
 
+class _SecretFiles(PydanticBaseSettingsSource):
+    """Settings that `repr` does not show, from the files that `TAILRACE_<SETTING>_FILE` name.
+
+    Not pydantic-settings' own `secrets_dir`: that knows settings only, not the variables that settings name, and where
+    the folder is would have to be set before there are settings.
+    """
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        name = f"{self.config.get('env_prefix', '')}{field_name}".upper()
+        return (secret_of(name) or None) if not field.repr and os.environ.get(name + FILE) else None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        fields = self.settings_cls.model_fields
+        found = {name: self.get_field_value(field, name)[0] for name, field in fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
 class Settings(BaseSettings):
     """Everything that can be set. `Settings.load()` reads the environment and the file that `TAILRACE_CONFIG` names."""
 
@@ -266,6 +289,17 @@ class Settings(BaseSettings):
     log_access: bool = True
     """Whether each request of the gateway is a line at INFO."""
     config: Path | None = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _SecretFiles(settings_cls), dotenv_settings, file_secret_settings
 
     @field_validator("namespace")
     @classmethod

@@ -2,7 +2,8 @@
 
 `async with LocalModel() as model` (or `with`) fetches the weights once, starts the server as a child process, and
 gives `model.base_url`. Chat completions, legacy completions and Responses; whatever model a request names, this one
-answers. As a process of its own: `python -m tailrace.upstreams.local_model --port N`.
+answers. As a process of its own: `python -m tailrace.upstreams.local_model --port N`. It asks nobody for a key: `--host`
+is for networks that only its users are in, such as one of containers.
 """
 
 import argparse
@@ -81,7 +82,7 @@ def _llama_server(options: argparse.Namespace) -> Any:
     wish = xllamacpp.CommonParams()
     wish.model.path = str(options.model)
     wish.model_alias = {NAME}
-    wish.hostnames = ["127.0.0.1"]
+    wish.hostnames = [options.host]
     wish.port = options.port
     wish.n_parallel = options.parallel
     wish.n_ctx = options.context
@@ -118,6 +119,7 @@ def _await_health(address: str, timeout: float = 60.0) -> None:
 def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tailrace.upstreams.local_model", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen; others than this machine need no key")
     parser.add_argument("--port", type=int, default=0, help="0: any free one; the first line of output names it")
     parser.add_argument("--model", type=Path, help="a GGUF file; default: SmolLM2, fetched once")
     parser.add_argument("--parallel", type=int, default=4, help="requests that are answered at once")

@@ -18,7 +18,8 @@ import httpx2
 from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, Timeout
 from pydantic_core import from_json
 
-from tailrace.schemas import UpstreamSettings
+from tailrace.schemas import InvalidRequest, UpstreamSettings
+from tailrace.schemas.secrets import secret_of
 from tailrace.worker.push import ProxyRefused, PushTransport
 from tailrace.worker.sources.errors import Phase, UpstreamError, describe, status_retryable
 from tailrace.worker.upstream_transport import AiohttpTransport
@@ -109,7 +110,10 @@ def _trust() -> ssl.SSLContext:
 def _key(name: str, settings: UpstreamSettings) -> str:
     if not settings.api_key_env:
         return ""
-    key = os.environ.get(settings.api_key_env, "").strip()
+    try:
+        key = secret_of(settings.api_key_env)
+    except InvalidRequest as error:
+        raise UpstreamError("no_api_key", f"upstream {name!r} needs an API key: {error}", phase="request") from error
     if not key:
         raise UpstreamError(
             "no_api_key",

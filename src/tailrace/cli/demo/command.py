@@ -35,6 +35,7 @@ from tailrace.cli.standins import (
     rehearsal_upstream,
 )
 from tailrace.schemas import InvalidRequest, Settings, UpstreamSettings
+from tailrace.schemas.secrets import FILE, secret_of
 
 #: Nobody waits longer for a demo.
 _DEADLINE_S: Final = 180.0
@@ -158,12 +159,13 @@ def upstream_of(output: Output, *, rehearsal: bool, local_model: bool, chaos: bo
         if rehearsal:
             yield _rehearsal(stack, script, "the rehearsal, a scripted server on this machine: no model is asked")
             return
-        key, base_url = os.environ.get("OPENAI_API_KEY"), os.environ.get("OPENAI_BASE_URL")
+        key, base_url = secret_of("OPENAI_API_KEY"), os.environ.get("OPENAI_BASE_URL")
         if (key or base_url) and not local_model:
             from tailrace.worker.upstream_http import origin
 
             where = origin(base_url) if base_url else "OpenAI"
-            named = " and ".join(name for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL") if os.environ.get(name))
+            names = ("OPENAI_API_KEY", f"OPENAI_API_KEY{FILE}", "OPENAI_BASE_URL")
+            named = " and ".join(name for name in names if os.environ.get(name))
             upstream = UpstreamSettings() if key else UpstreamSettings(api_key_env="")
             yield Chosen({"default": upstream}, f"{where}, from {named}")
             return

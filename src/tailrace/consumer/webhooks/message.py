@@ -15,6 +15,7 @@ from standardwebhooks import Webhook
 
 from tailrace.consumer.ended import Notice
 from tailrace.schemas import InvalidRequest, Status, WebhookSettings
+from tailrace.schemas.secrets import secret_of
 
 #: The events of OpenAI's webhooks, so that their SDKs know them. There is none for an expired job: `data.status` tells.
 EVENT_TYPES: Final[Mapping[Status, str]] = {
@@ -69,7 +70,7 @@ class Signer:
     def of(cls, name: str, settings: WebhookSettings, environment: Mapping[str, str]) -> "Signer":
         """Raises: InvalidRequest that names the variable, never what is in it."""
         where = f"the variable {settings.secret_env} of webhook {name!r}"
-        secrets = environment.get(settings.secret_env, "").split()
+        secrets = secret_of(settings.secret_env, environment).split()
         if not secrets:
             raise InvalidRequest(f"{where} is not set: it must hold the secret, whsec_ and base64")
         for secret in secrets:

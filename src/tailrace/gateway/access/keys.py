@@ -6,7 +6,6 @@ slow down but the gateway. Found by its digest, a key takes as long whether it i
 
 import hashlib
 import logging
-import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Final, NamedTuple
 from tailrace.gateway.access.limits import Limits
 from tailrace.gateway.access.principal import Principal
 from tailrace.schemas import InvalidRequest, Settings
+from tailrace.schemas.secrets import secret_of
 from tailrace.schemas.settings import TenantSettings
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Tenants:
 def _hashes_of(name: str, tenant: TenantSettings) -> Iterator[str]:
     if not tenant.key_env:
         return
-    keys = os.environ.get(tenant.key_env, "").split()
+    keys = secret_of(tenant.key_env).split()
     if not keys:
         raise InvalidRequest(f"gateway.tenants.{name}: key_env names {tenant.key_env!r}, which is not set")
     for key in keys:

@@ -9,11 +9,11 @@ import base64
 import hashlib
 import hmac
 import logging
-import os
 import secrets
 from typing import Final, NamedTuple
 
 from tailrace.schemas import InvalidRequest, Settings
+from tailrace.schemas.secrets import secret_of
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Signer:
         name = settings.gateway.token_secret_env
         if not name:
             return cls((secrets.token_bytes(32),), settings.namespace, shared=False)
-        found = os.environ.get(name, "").split()
+        found = secret_of(name).split()
         if not found or any(len(each) < _SHORTEST for each in found):
             raise InvalidRequest(
                 f"gateway.token_secret_env: {name} must be set to a secret of at least {_SHORTEST} characters "
