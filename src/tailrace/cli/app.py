@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from tailrace.cli import dev, doctor, jobs, keys, listing, purge, requeue, serve, webhooks, worker
+from tailrace.cli import dev, doctor, jobs, keys, listing, purge, requeue, serve, top, webhooks, worker
 from tailrace.cli.demo import command as demo
 
 _EPILOG: Final = (
@@ -54,6 +54,7 @@ for _command in (
     jobs.cancel,
     jobs.delete,
     listing.jobs,
+    top.top,
     requeue.requeue,
     doctor.doctor,
     jobs.stop,

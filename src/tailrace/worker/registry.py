@@ -37,14 +37,14 @@ class WorkerCard:
     jobs: int = 0
     """How many it ran when it last announced itself."""
     max_jobs: int = 0
-    version: str = ""
-    """Of tailrace; "" of a worker too old to say."""
-    wire: int = WIRE_VERSION
-    """The version of the wire format that it writes."""
     seen_ms: int = 0
     """When that was, by the server's clock."""
     alive: bool = True
     """Whether that is recent."""
+    version: str = ""
+    """Of tailrace; "" of a worker too old to say."""
+    wire: int = WIRE_VERSION
+    """The version of the wire format that it writes."""
 
 
 async def announce(broker: Broker, keys: Keys, card: WorkerCard, *, counts_s: float) -> None:
