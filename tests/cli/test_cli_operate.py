@@ -11,6 +11,7 @@ from redis import Redis
 
 from tailrace.cli.exits import ExitCode
 from tailrace.joblog.embedded import EmbeddedServer
+from tailrace.joblog.rights import rule
 from tailrace.producer.requeueing import requeued_id
 from tailrace.schemas import Keys
 
@@ -238,3 +239,28 @@ def test_a_namespace_goes_only_with_its_name_and_without_workers(cli: Cli, serve
     assert cli("purge", "namespace", "--confirm", namespace).code == ExitCode.OK
     assert [key for key in server.scan_iter(match="*") if f"{namespace}:".encode() in key] == []
     assert other("status", kept).out.startswith("queued")
+
+
+def test_a_workers_rights_are_enough_for_an_operator(cli: Cli, cli_server: EmbeddedServer, server: Any) -> None:
+    keys = Keys(cli.namespace)
+    server.execute_command("ACL", "SETUSER", "operator", "reset", "on", ">pw", *rule("worker", keys).split())
+    operator = Cli(f"redis://operator:pw@{cli_server.tcp_url.rpartition('@')[2]}", cli.namespace)
+    ended, waiting = (operator("submit", "hello", "--delay", "1h").out.strip() for _ in range(2))
+    operator("cancel", ended)
+    server.xgroup_create(keys.ended, "g", mkstream=True)
+    server.expire(keys.ended, 60)
+    for command in (
+        ("jobs",),
+        ("jobs", "--all", "--prompt"),
+        ("top", "--json"),
+        ("requeue", ended, waiting),
+        ("purge", "jobs", "--all", "--yes"),
+        ("purge", "parked", "g", "--yes"),
+        ("purge", "group", "g", "--yes"),
+        ("purge", "workers", "--yes"),
+        ("purge", "namespace", "--confirm", cli.namespace),
+    ):
+        ran = operator(*command)
+        assert ran.code == ExitCode.OK, (command, ran.err)
+    assert [key for key in server.scan_iter(match="*") if f"{cli.namespace}:".encode() in key] == []
+    server.execute_command("ACL", "DELUSER", "operator")
