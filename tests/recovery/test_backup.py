@@ -75,7 +75,7 @@ async def test_a_server_that_is_taken_back_to_its_back_up_goes_on_from_there(nam
             keys = stack.settings.keys
 
             async def settled() -> bool:
-                return await tailrace.broker.call("ZRANGE", keys.open, 0, -1) == [b"later"]
+                return bool(await tailrace.broker.call("ZRANGE", keys.open, 0, -1) == [b"later"])
 
             await wait_until("the sweep has healed what the back-up had open", settled)
 
