@@ -264,3 +264,24 @@ def test_a_workers_rights_are_enough_for_an_operator(cli: Cli, cli_server: Embed
         assert ran.code == ExitCode.OK, (command, ran.err)
     assert [key for key in server.scan_iter(match="*") if f"{cli.namespace}:".encode() in key] == []
     server.execute_command("ACL", "DELUSER", "operator")
+
+
+def test_operators_see_and_do_the_same_where_the_queue_has_a_server_of_its_own(
+    cli: Cli, server: Any, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = Keys(namespace)
+    with EmbeddedServer(private=True) as queue:
+        monkeypatch.setenv("TAILRACE_QUEUE_URL", queue.url)
+        ended, waiting = (cli("submit", "hello", "--delay", "1h").out.strip() for _ in range(2))
+        cli("cancel", ended)
+        assert listed(cli("jobs", "--json")).keys() == {waiting}
+        assert cli("top", "--json").objects[0]["queue"]["jobs"] >= 1
+        done = {each["job_id"]: each["done"] for each in cli("requeue", ended, waiting, "--json").objects}
+        assert done == {ended: "new", waiting: "forward"}
+        assert {"server", "queue"} <= {each["about"] for each in cli("doctor", "--no-upstreams", "--json").objects}
+        assert cli("purge", "jobs", "--all", "--json", "--yes").objects[0]["removed"] == 1
+        assert cli("purge", "namespace", "--confirm", namespace).code == ExitCode.OK
+        other: Any = Redis.from_url(queue.url)  # pyright: ignore[reportUnknownMemberType]  # its **kwargs
+        with other:
+            assert other.keys("*") == []
+        assert [key for key in server.scan_iter(match="*") if keys.namespace.encode() in key] == []

@@ -1,6 +1,7 @@
 """What a later version of the same wire may write, met by this one: by its readers, its workers, its operators' tools."""
 
 import json
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -10,7 +11,7 @@ from engine import engine, wait_until
 from job_logs import attached
 from tailrace import AsyncTailrace, InvalidRequest, JobFailed, Status
 from tailrace.producer import Requeuer
-from tailrace.producer.submitting import SUBMIT
+from tailrace.producer.storing import store
 from tailrace.schemas import JobRequest, UnknownRecord
 
 MODEL: Final = "rehearsal:tokens=12"
@@ -22,12 +23,15 @@ async def submit_as_later(
 ) -> None:
     """As a later producer submits: with fields that this version does not know."""
     asked = JobRequest.of("hello", model=MODEL)
-    keys, args = tailrace.producer._command(asked, job_id)  # pyright: ignore[reportPrivateUsage]  # the script's words
-    stored = json.loads(str(args[0]))
+    storing = await tailrace.producer._storing(asked, job_id)  # pyright: ignore[reportPrivateUsage]  # the script's words
+    stored = json.loads(storing.request)
     stored["request"] |= request
-    args[0] = json.dumps(stored, separators=(",", ":"))
-    args[1] = json.dumps(json.loads(str(args[1])) | record)
-    assert await tailrace.broker.run(SUBMIT, keys, args) == [b"stored"]
+    later = replace(
+        storing,
+        request=json.dumps(stored, separators=(",", ":")),
+        record=json.dumps(json.loads(storing.record) | record),
+    )
+    assert await store(tailrace.broker, tailrace.settings.keys, [later], capacity=0) == [[b"stored"]]
 
 
 async def test_a_first_record_with_later_fields_is_run_and_read(redis: Redis, namespace: str) -> None:

@@ -115,10 +115,14 @@ async def _server(settings: Settings) -> list[tuple[str, Finding]]:
                 on_trial = state.code == _STOPPED
                 if folder is not None:
                     found.append(("embedded", disk(folder)))
-            async with connected(url) as broker:
+            async with connected(url, settings.queue_url) as broker:
                 findings = await check_server(broker.redis, settings.keys, role=None)
                 found += [("server", finding) for finding in (*findings, durability(findings))]
                 found.append(("server", await _clock(broker)))
+                if broker.apart:
+                    found += [
+                        ("queue", each) for each in await check_server(broker.queue.redis, settings.keys, role=None)
+                    ]
                 if not on_trial:
                     found += [("jobs", finding) for finding in await _jobs(broker, settings)]
     except BrokerUnavailable as error:

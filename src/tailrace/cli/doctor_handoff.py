@@ -39,9 +39,9 @@ async def handoff_findings(broker: Broker, keys: Keys) -> list[Finding]:
 async def _groups(broker: Broker, keys: Keys) -> list[Group]:
     found: dict[str, list[int]] = {}
     for stream in keys.ended_streams:
-        if not await broker.call("EXISTS", stream):
+        if not await broker.queue.call("EXISTS", stream):
             continue
-        for said in await broker.call("XINFO GROUPS", stream):
+        for said in await broker.queue.call("XINFO GROUPS", stream):
             name = said["name"].decode(errors="replace")
             sums = found.setdefault(name, [0, 0])
             sums[0] = max(sums[0], int(said["consumers"]))
@@ -49,7 +49,7 @@ async def _groups(broker: Broker, keys: Keys) -> list[Group]:
     groups: list[Group] = []
     for name, (consumers, behind) in found.items():
         try:
-            parked = int(await broker.call("XLEN", keys.parked(name)))
+            parked = int(await broker.queue.call("XLEN", keys.parked(name)))
         except InvalidRequest:
             parked = 0
         groups.append(Group(name, consumers, behind, parked))
@@ -61,7 +61,7 @@ async def _lag(broker: Broker, stream: str, said: dict[str, Any]) -> int:
     lag = said.get("lag")
     if isinstance(lag, int):
         return lag
-    entries: Sequence[Any] = await broker.call(
+    entries: Sequence[Any] = await broker.queue.call(
         "XRANGE", stream, f"({said['last-delivered-id'].decode()}", "+", "COUNT", _BEHIND + 1
     )
     return len(entries)

@@ -66,7 +66,7 @@ async def jobs_findings(broker: Broker, keys: Keys) -> list[Finding]:
 
 async def _waiting(broker: Broker, keys: Keys, report: SweepReport) -> list[Finding]:
     """Whether jobs wait although workers are there."""
-    first = await broker.call("ZRANGE", keys.queue, 0, 0, "WITHSCORES")
+    first = await broker.queue.call("ZRANGE", keys.queue, 0, 0, "WITHSCORES")
     waited_s = (report.now_ms - float(first[1])) / 1000 if first else 0.0
     alive = [card for card in report.workers if card.alive]
     if waited_s < _LONG_WAIT_S or not alive:

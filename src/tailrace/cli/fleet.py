@@ -1,4 +1,4 @@
-"""One look at everything that runs: workers, queue, streams, what ended last. Three round trips, whatever the number of jobs."""
+"""One look at everything that runs: workers, queue, streams, what ended last. Four round trips, whatever the number of jobs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -147,22 +147,22 @@ class Fleet:
 
 async def look_around(broker: Broker, keys: Keys) -> Fleet:
     """What there is now. Raises: BrokerUnavailable, BrokerUnsuitable."""
-    now_ms = await broker.now_ms()
+    now_ms = await broker.queue.now_ms()
     ended_streams = [
         ("XREVRANGE", stream, "+", str(now_ms - _MINUTE_MS), "COUNT", _COUNTED) for stream in keys.ended_streams
     ]
-    answers = await broker.many(
+    answers = await broker.queue.many(
         [
             ("ZCARD", keys.open),
             ("ZCARD", keys.queue),
             ("ZCOUNT", keys.queue, "-inf", now_ms),
             ("ZRANGE", keys.queue, 0, 0, "WITHSCORES"),
             ("ZRANGEBYSCORE", keys.queue, f"({now_ms}", now_ms + _LONGEST_LEASE_MS, "LIMIT", 0, STREAMS),
-            ("INFO", "memory"),
             *ended_streams,
         ]
     )
-    info = answers.pop(5)
+    # Of the server that has the logs: that is the one that fills up.
+    (info,) = await broker.many([("INFO", "memory")])
     for answer in answers:
         if isinstance(answer, Exception):
             raise in_our_words(answer) or answer

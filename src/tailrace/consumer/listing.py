@@ -112,7 +112,7 @@ class Listing:
 
         By the time of their next check: that of a new job is just after it is due.
         """
-        answer = await self._broker.call("ZRANGE", self._keys.open, 0, looked_at)
+        answer = await self._broker.queue.call("ZRANGE", self._keys.open, 0, looked_at)
         ids = [each.decode(errors="replace") for each in answer]
         found: list[Listed] = []
         for begin in range(0, min(len(ids), looked_at), _TOGETHER):
@@ -132,7 +132,7 @@ class Listing:
         seen: set[str] = set()  # the server may tell one twice while its index shrinks
         cursor = 0
         while True:
-            cursor, scored = await self._broker.call("ZSCAN", self._keys.open, cursor, "COUNT", _SCANNED)
+            cursor, scored = await self._broker.queue.call("ZSCAN", self._keys.open, cursor, "COUNT", _SCANNED)
             ids = [job_id for each, _ in scored if (job_id := each.decode(errors="replace")) not in seen]
             seen.update(ids)
             for begin in range(0, len(ids), _TOGETHER):
@@ -202,7 +202,7 @@ class Listing:
         seen: set[str] = set()
         last = "+"
         while looked_at is None or len(seen) < looked_at:
-            page = await self._broker.call("XREVRANGE", stream, last, "-", "COUNT", _PAGE)
+            page = await self._broker.queue.call("XREVRANGE", stream, last, "-", "COUNT", _PAGE)
             if not page:
                 return
             last = f"({page[-1][0].decode()}"

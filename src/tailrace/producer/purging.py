@@ -30,7 +30,7 @@ class Purger:
         A walk through all keys of the database, in no order. Raises: BrokerUnavailable, BrokerUnsuitable (no right to SCAN).
         """
         before, _, behind = self._keys.log("*").partition("*")
-        async for names in self._walk(self._keys.log("*")):
+        async for names in _walk(self._broker, self._keys.log("*")):
             for name in names:
                 job_id = name.removeprefix(before).removesuffix(behind)
                 # What is not there any more, was deleted before, or is none of ours has nothing to remove.
@@ -56,10 +56,10 @@ class Purger:
         if remove:
             # The ids are the server's milliseconds.
             how = ("MAXLEN", 0) if before_ms is None else ("MINID", before_ms)
-            return int(await self._broker.call("XTRIM", name, *how))
+            return int(await self._broker.queue.call("XTRIM", name, *how))
         count, last = 0, "-"
         end = "+" if before_ms is None else f"({before_ms}-0"
-        while page := await self._broker.call("XRANGE", name, last, end, "COUNT", _STEP):
+        while page := await self._broker.queue.call("XRANGE", name, last, end, "COUNT", _STEP):
             count += len(page)
             last = f"({page[-1][0].decode()}"
         return count
@@ -68,8 +68,8 @@ class Purger:
         """The groups of the hand-off. Raises: BrokerUnavailable, BrokerUnsuitable."""
         found: dict[str, None] = {}
         for stream in self._keys.ended_streams:
-            if await self._broker.call("EXISTS", stream):
-                for group in await self._broker.call("XINFO GROUPS", stream):
+            if await self._broker.queue.call("EXISTS", stream):
+                for group in await self._broker.queue.call("XINFO GROUPS", stream):
                     found[group["name"].decode(errors="replace")] = None
         return list(found)
 
@@ -77,15 +77,15 @@ class Purger:
         """Remove a group, and what it has not acknowledged; of how many streams. Raises: as `groups`."""
         dropped = 0
         for stream in self._keys.ended_streams:
-            if await self._broker.call("EXISTS", stream):
-                dropped += int(await self._broker.call("XGROUP DESTROY", stream, check_group(group)))
+            if await self._broker.queue.call("EXISTS", stream):
+                dropped += int(await self._broker.queue.call("XGROUP DESTROY", stream, check_group(group)))
         return dropped
 
     async def dead_workers(self, *, remove: bool) -> list[str]:
         """Workers of the last hour that fell silent; with `remove` they are forgotten. Raises: as `groups`."""
         dead = [name for name, alive in (await self._workers()).items() if not alive]
         if dead and remove:
-            await self._broker.call("ZREM", self._keys.workers, *dead)
+            await self._broker.queue.call("ZREM", self._keys.workers, *dead)
         return dead
 
     async def live_workers(self) -> list[str]:
@@ -94,8 +94,10 @@ class Purger:
 
     async def _workers(self) -> dict[str, bool]:
         """Who has announced itself within the hour, and whether that is recent."""
-        names = [each.decode(errors="replace") for each in await self._broker.call("ZRANGE", self._keys.workers, 0, -1)]
-        there = await self._broker.many([("EXISTS", self._keys.worker(name)) for name in names]) if names else []
+        names = [
+            each.decode(errors="replace") for each in await self._broker.queue.call("ZRANGE", self._keys.workers, 0, -1)
+        ]
+        there = await self._broker.queue.many([("EXISTS", self._keys.worker(name)) for name in names]) if names else []
         return {name: found == 1 for name, found in zip(names, there, strict=True)}
 
     async def whole_namespace(self, *, remove: bool) -> AsyncGenerator[int]:
@@ -105,19 +107,23 @@ class Purger:
         """
         every = self._keys.queued("*")  # the queue's keys end like this, and ours begin like this
         count = 0
-        for pattern in (every, payload_key(self._keys, "*"), IN_PROGRESS_PREFIX + every, RETRY_PREFIX + every):
-            async for names in self._walk(pattern):
-                count += len(names)
-                for begin in range(0, len(names) if remove else 0, _TOGETHER):
-                    await self._broker.call("UNLINK", *names[begin : begin + _TOGETHER])
-                yield count
+        patterns = (every, payload_key(self._keys, "*"), IN_PROGRESS_PREFIX + every, RETRY_PREFIX + every)
+        # The queue's server first: what is not in the queue is not begun any more.
+        for broker in (self._broker.queue, self._broker) if self._broker.apart else (self._broker,):
+            for pattern in patterns:
+                async for names in _walk(broker, pattern):
+                    count += len(names)
+                    for begin in range(0, len(names) if remove else 0, _TOGETHER):
+                        await broker.call("UNLINK", *names[begin : begin + _TOGETHER])
+                    yield count
 
-    async def _walk(self, pattern: str) -> AsyncGenerator[list[str]]:
-        """The names of keys, step by step; one may come twice. Raises: BrokerUnavailable, BrokerUnsuitable."""
-        cursor: Any = 0
-        while True:
-            cursor, names = await self._broker.call("SCAN", cursor, "MATCH", pattern, "COUNT", _STEP)
-            # A key that is no text is none of ours.
-            yield list(dict.fromkeys(text for name in names if (text := name.decode(errors="replace")).isascii()))
-            if not int(cursor):
-                return
+
+async def _walk(broker: Broker, pattern: str) -> AsyncGenerator[list[str]]:
+    """The names of a server's keys, step by step; one may come twice. Raises: BrokerUnavailable, BrokerUnsuitable."""
+    cursor: Any = 0
+    while True:
+        cursor, names = await broker.call("SCAN", cursor, "MATCH", pattern, "COUNT", _STEP)
+        # A key that is no text is none of ours.
+        yield list(dict.fromkeys(text for name in names if (text := name.decode(errors="replace")).isascii()))
+        if not int(cursor):
+            return
