@@ -53,7 +53,11 @@ def test_packages_outside_the_range_that_tailrace_was_made_for_are_named(
 ) -> None:
     assert "package-range" not in about(cli, "here")
     asked = doctor_here.version_of
-    monkeypatch.setattr(doctor_here, "version_of", lambda name: "99.0" if name == "redis" else asked(name))
+
+    def version_of(package: str) -> str | None:
+        return "99.0" if package == "redis" else asked(package)
+
+    monkeypatch.setattr(doctor_here, "version_of", version_of)
     found = about(cli, "here")["package-range"]
     assert found["level"] == "warning"
     assert "redis 99.0" in found["what"]
