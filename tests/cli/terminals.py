@@ -10,7 +10,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from subprocess import Popen
 from typing import Final
@@ -48,6 +48,32 @@ class Terminal:
                 assert time.monotonic() < give_up, f"never showed {text!r} in {lines or 'any'} lines: {screen}"
                 self._moved.wait(0.2)
             return screen
+
+    def wait_for_frame(self, description: str, fits: Callable[[list[str]], bool]) -> list[str]:
+        """Return the lines of the frame that is so, of those drawn on a screen of its own. Fails after a while."""
+        give_up = time.monotonic() + PATIENCE_S
+        with self._moved:
+            while True:
+                # The last one may be under way.
+                frames = [shown(drawn).splitlines() for drawn in self.said.split("\x1b[H")[-1:-3:-1]]
+                for frame in frames:
+                    if frame and fits(frame):
+                        return frame
+                assert time.monotonic() < give_up, f"never {description}: {frames}"
+                self._moved.wait(0.1)
+
+    def press(self, keys: bytes) -> None:
+        os.write(self._controller, keys)
+
+    def resize(self, *, columns: int, rows: int) -> None:
+        fcntl.ioctl(self._controller, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        # The kernel tells only the terminal's own foreground group, which this process is not in.
+        self.process.send_signal(signal.SIGWINCH)
+
+    @property
+    def modes(self) -> list[object]:
+        """How the terminal treats what is typed."""
+        return termios.tcgetattr(self._controller)
 
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)

@@ -219,7 +219,7 @@ async def test_jobs_that_have_ended_are_listed_with_how_if_asked_for(redis: Redi
 async def test_ended_jobs_of_all_shards_are_listed_the_last_one_first(
     redis: Redis, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tailrace.gateway.listing._PAGE", 2)
+    monkeypatch.setattr("tailrace.consumer.listing._PAGE", 2)
     async with engine(redis, namespace, ended_shards=3) as running, served(running) as gateway:
         names = [f"job-{number}" for number in range(12)]
         jobs = await running.tailrace.submit_many([{"prompt": "hello", "job_id": name} for name in names])

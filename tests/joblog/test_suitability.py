@@ -68,7 +68,7 @@ async def finding(redis: Redis, code: str, keys: Keys | None = None) -> Finding:
 async def test_the_embedded_server_has_nothing_to_complain_of(real_redis: Redis) -> None:
     findings = await require_suitable(real_redis)
     assert [finding for finding in findings if finding.level != "ok"] == []
-    assert len(findings) == 10
+    assert len(findings) == 11
 
 
 async def test_a_check_leaves_no_key_behind(redis: Redis, namespace: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from tailrace.cli import dev, doctor, jobs, keys, serve, webhooks, worker
+from tailrace.cli import dev, doctor, jobs, keys, listing, purge, requeue, serve, top, webhooks, worker
 from tailrace.cli.demo import command as demo
 
 _EPILOG: Final = (
@@ -53,10 +53,14 @@ for _command in (
     jobs.status,
     jobs.cancel,
     jobs.delete,
+    listing.jobs,
+    top.top,
+    requeue.requeue,
     doctor.doctor,
     jobs.stop,
 ):
     app.command(epilog=_EPILOG)(_command)
+app.add_typer(purge.purge, name="purge")
 app.add_typer(keys.keys, name="keys")
 
 

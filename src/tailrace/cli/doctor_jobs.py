@@ -1,18 +1,20 @@
 """What `tailrace doctor` says of the jobs and the workers: a report of the sweep in words, and what to do next."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tailrace.joblog import Broker
 from tailrace.joblog.suitability import Finding
-from tailrace.schemas import BrokerUnsuitable, Keys
+from tailrace.schemas import WIRE_VERSION, BrokerUnsuitable, Keys
 from tailrace.worker.checkup import Finding as Found
 from tailrace.worker.registry import WorkerCard
 from tailrace.worker.sweep import NEXT_CHECK_MS, SweepReport, sweep_report
 
 _START: Final = "start `tailrace worker` on this server and namespace"
 _SHOWN: Final = 3
+#: A job that has been due for so long while workers live is worth a word.
+_LONG_WAIT_S: Final = 30.0
 
 #: What is wrong with some jobs, and what to do if a worker's sweep cannot be all of it.
 _TOLD: Final[Mapping[Found, tuple[str, str]]] = {
@@ -55,10 +57,48 @@ class JobsFinding(Finding):
 async def jobs_findings(broker: Broker, keys: Keys) -> list[Finding]:
     """What is not in order with jobs and workers. Raises: BrokerUnavailable."""
     try:
-        return list(told(await sweep_report(broker, keys)))
+        report = await sweep_report(broker, keys)
+        return [*told(report), *versions(report.workers), *await _waiting(broker, keys, report)]
     except BrokerUnsuitable as error:  # a user that may not look: it need not
         what = f"jobs and workers are not looked at: {str(error).removesuffix(f': {error.cure}')}"
         return [Finding("ok", "not-looked-at", what)]
+
+
+async def _waiting(broker: Broker, keys: Keys, report: SweepReport) -> list[Finding]:
+    """Whether jobs wait although workers are there."""
+    first = await broker.queue.call("ZRANGE", keys.queue, 0, 0, "WITHSCORES")
+    waited_s = (report.now_ms - float(first[1])) / 1000 if first else 0.0
+    alive = [card for card in report.workers if card.alive]
+    if waited_s < _LONG_WAIT_S or not alive:
+        return []
+    room = sum(max(0, card.max_jobs - card.jobs) for card in alive)
+    what = f"the first job in the queue has been due for {waited_s:.0f} s"
+    fields = {"waited_s": round(waited_s)}
+    if room:
+        cure = f"workers have room for {room} more: look into their logs, and whether they reach the server (a paused process?)"
+        return [JobsFinding("warning", "queue-age", f"{what}, and nobody takes it", cure, fields)]
+    return [
+        JobsFinding("warning", "queue-age", what, "all workers are full: start more, or raise worker.max_jobs", fields)
+    ]
+
+
+def versions(workers: Sequence[WorkerCard]) -> Iterator[Finding]:
+    """Whether the workers are of one version, and which others are there."""
+    alive = [card for card in workers if card.alive]
+    wires = sorted({card.wire for card in alive} - {WIRE_VERSION})
+    if wires:
+        yield JobsFinding(
+            "warning",
+            "wire",
+            f"workers write wire version {', '.join(map(str, wires))}, this tailrace is of {WIRE_VERSION}",
+            "upgrade readers and gateways first, then workers, then producers; do not go back while such jobs are kept",
+            {"wires": wires},
+        )
+    told = sorted({card.version or "unknown" for card in alive})
+    if len(told) > 1:
+        yield JobsFinding(
+            "ok", "versions", f"workers of several versions: {', '.join(told)}", fields={"versions": told}
+        )
 
 
 def told(report: SweepReport) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ are in `consumer.webhooks`, which needs packages of its own.
 from tailrace.consumer.ended import AsyncEnded
 from tailrace.consumer.group import MAX_DELIVERIES, TAKEOVER_S, Begin, Choice, GroupReader
 from tailrace.consumer.links import Kind
+from tailrace.consumer.listing import Listed, Listing, OpenJobs, Wanted
 from tailrace.consumer.parking import Parked, parked, unpark
 from tailrace.consumer.reading import Consumer
 from tailrace.consumer.stream import Stream
@@ -21,9 +22,13 @@ __all__ = [
     "Consumer",
     "GroupReader",
     "Kind",
+    "Listed",
+    "Listing",
+    "OpenJobs",
     "Parked",
     "Stream",
     "Tails",
+    "Wanted",
     "parked",
     "unpark",
 ]

@@ -9,10 +9,11 @@ users may not call it, and it does not see that the memory is full or the disk r
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from datetime import UTC, datetime
+from typing import Any, Final
 
 import redis.asyncio
+from redis.asyncio import SSLConnection
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -24,29 +25,18 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tailrace.joblog.rights import ROLES, SUBSCRIBERS, Probe, Role, probes, rule
+from tailrace.joblog.server_checks import SETTINGS, Finding, certificate_end, of_certificate, of_info, of_settings
 from tailrace.joblog.translation import in_our_words
 from tailrace.schemas.errors import BrokerUnavailable, BrokerUnsuitable
 from tailrace.schemas.keys import Keys
 
 __all__ = ["Finding", "check_server", "require_suitable"]
 
-Level = Literal["error", "warning", "ok"]
-
 OLDEST_REDIS: Final = (7, 0)
 OLDEST_VALKEY: Final = (7, 2)
 # One stalled subscriber may take this much memory before it is cut off; the server's default is 32 MB.
 PUBSUB_LIMIT_BYTES: Final = 16 * 1024 * 1024
 NEARLY_FULL: Final = 0.8
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing about the server: how grave it is, what was seen, what to do about it, and a code for scripts."""
-
-    level: Level
-    code: str
-    what: str
-    cure: str = ""
 
 
 async def check_server(
@@ -106,6 +96,9 @@ async def _check(redis: redis.asyncio.Redis, keys: Keys, role: Role | None) -> l
         if info.get("aof_enabled"):
             findings.append(_fsync(await _config(redis, "appendfsync")))
     findings.append(_pubsub_limit(await _config(redis, "client-output-buffer-limit")))
+    findings += of_info(info or {})
+    findings += of_settings({name: await _config(redis, name) for name in SETTINGS}, info)
+    findings += await _certificate(redis)
     findings.append(await _rights(redis, keys, role))
     return findings
 
@@ -126,6 +119,23 @@ async def _config(redis: redis.asyncio.Redis, name: str) -> str | None:
         return None
     value: Any = found.get(name, found.get(name.encode()))
     return value.decode() if isinstance(value, bytes) else value
+
+
+async def _certificate(redis: redis.asyncio.Redis) -> list[Finding]:
+    """How long the server's certificate is good for; nothing where there is none, or it is not looked at."""
+    pool: Any = getattr(redis, "connection_pool", None)
+    if pool is None or not issubclass(pool.connection_class, SSLConnection):
+        return []
+    connection = pool.connection_class(**pool.connection_kwargs)
+    try:
+        await connection.connect()
+        writer = getattr(connection, "_writer", None)  # redis-py has no other way to it
+        told: Any = writer.get_extra_info("ssl_object").getpeercert() if writer is not None else None
+        return [of_certificate(certificate_end(told["notAfter"]), datetime.now(UTC))] if told else []
+    except (ValueError, LookupError):
+        return []
+    finally:
+        await connection.disconnect()
 
 
 def _version(info: Mapping[str, Any]) -> Finding:

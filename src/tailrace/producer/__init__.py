@@ -1,8 +1,10 @@
-"""Submitting and cancelling jobs.
+"""Submitting and cancelling jobs; doing them again, and removing what is no longer wanted.
 
 Imports schemas, joblog and queue (but nothing of arq); knows nothing of workers and consumers.
 """
 
+from tailrace.producer.purging import Purger
+from tailrace.producer.requeueing import Requeued, Requeueing, Requeuer
 from tailrace.producer.submitting import Producer, Stored, new_job_id
 
-__all__ = ["Producer", "Stored", "new_job_id"]
+__all__ = ["Producer", "Purger", "Requeued", "Requeueing", "Requeuer", "Stored", "new_job_id"]

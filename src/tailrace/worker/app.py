@@ -7,6 +7,7 @@ import secrets
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from importlib.metadata import version
 from typing import Final, Self
 
 from redis import Redis as BlockingRedis
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 #: A worker that is silent for so many of its announcements is taken for dead by who looks.
 _ANNOUNCEMENTS_MISSED: Final = 3
 _LEAVE_S: Final = 2.0
+_VERSION: Final = version("tailrace")
 
 
 class Worker:
@@ -158,6 +160,7 @@ class Worker:
                 pid=os.getpid(),
                 jobs=len(self._queue.running),
                 max_jobs=self.settings.worker.max_jobs,
+                version=_VERSION,
             )
             # For people: the sweep beside it says what is wrong with the server.
             with suppress(TailraceError):

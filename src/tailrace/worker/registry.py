@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from tailrace.joblog import Broker, Script
-from tailrace.schemas import Keys
+from tailrace.schemas import WIRE_VERSION, Keys
 
 #: How long a worker is remembered that fell silent without taking its leave.
 REMEMBERED_MS: Final = 3_600_000
@@ -24,6 +24,9 @@ return 1
 """)
 
 
+_SAID: Final = ("host", "pid", "jobs", "max_jobs", "version", "wire")
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerCard:
     """What a worker says of itself."""
@@ -38,11 +41,15 @@ class WorkerCard:
     """When that was, by the server's clock."""
     alive: bool = True
     """Whether that is recent."""
+    version: str = ""
+    """Of tailrace; "" of a worker too old to say."""
+    wire: int = WIRE_VERSION
+    """The version of the wire format that it writes."""
 
 
 async def announce(broker: Broker, keys: Keys, card: WorkerCard, *, counts_s: float) -> None:
     """Say that this worker lives; it counts for so long. Raises: BrokerUnavailable, BrokerUnsuitable."""
-    said = {name: value for name, value in asdict(card).items() if name in ("host", "pid", "jobs", "max_jobs")}
+    said = {name: value for name, value in asdict(card).items() if name in _SAID}
     names = [keys.workers, keys.worker(card.name)]
     await broker.queue.run(_ANNOUNCE, names, [card.name, json.dumps(said), int(counts_s * 1000), REMEMBERED_MS])
 
@@ -72,9 +79,11 @@ def _card(name: str, seen_ms: int, raw: object) -> WorkerCard:
             pid=int(said["pid"]),
             jobs=int(said["jobs"]),
             max_jobs=int(said["max_jobs"]),
+            version=str(said.get("version", ""))[:64],
+            wire=int(said.get("wire", 1)),
             seen_ms=seen_ms,
         )
-    except (ValueError, LookupError, TypeError):  # not written by us: somebody is there all the same
+    except (ValueError, LookupError, TypeError, AttributeError):  # not written by us: somebody is there all the same
         return WorkerCard(name, seen_ms=seen_ms)
 
 
