@@ -23,7 +23,7 @@ def rows(heading: str) -> list[list[str]]:
 
 
 def names(lines: list[str | dict[str, str]]) -> set[str]:
-    return {canonical(Requirement(line).name) for line in lines if isinstance(line, str)} - {"tailrace"}
+    return {str(canonical(Requirement(line).name)) for line in lines if isinstance(line, str)} - {"tailrace"}
 
 
 def sections() -> Mapping[str, set[str]]:
