@@ -1,7 +1,14 @@
-"""What every test may ask for: a Redis (`redis`: once fake, once real), a `namespace` of its own, and no leaks after it."""
+"""What every test may ask for: a Redis (`redis`: once fake, once real), a `namespace` of its own, and no leaks after it.
+
+The real one is the embedded server's, a Valkey 9; TAILRACE_TEST_SERVER=redis-server takes a program on PATH in its place,
+and leaves out the fake.
+"""
 
 import asyncio
+import os
+import shutil
 import signal
+import subprocess
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
@@ -14,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
+from tailrace.joblog import _server
 from tailrace.joblog.embedded import EmbeddedServer
 
 # How long an example takes says how busy the machine is.
@@ -21,11 +29,28 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 LEAK_PATIENCE_SECONDS: Final = 2.0
+#: The program that is the real server; empty: the embedded one's.
+SERVER: Final = os.environ.get("TAILRACE_TEST_SERVER", "")
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every process that a test starts
 # and interrupts. A signal that is handled here is at its default in them.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if SERVER:
+        program = shutil.which(SERVER)
+        if program is None:
+            raise pytest.UsageError(f"TAILRACE_TEST_SERVER: there is no {SERVER!r} on PATH")
+        patches = pytest.MonkeyPatch()
+        patches.setattr(_server, "find_binary", lambda: program)
+        config.add_cleanup(patches.undo)
+
+
+def pytest_report_header() -> str:
+    said = subprocess.run([_server.find_binary(), "--version"], capture_output=True, text=True, check=False)
+    return f"server: {said.stdout.strip()}"
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +71,7 @@ def namespace() -> str:
     return f"test-{uuid.uuid4().hex[:12]}"
 
 
-@pytest.fixture(params=["fake", "real"])
+@pytest.fixture(params=["real"] if SERVER else ["fake", "real"])
 async def redis(request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
     """An empty Redis that answers in bytes: the test runs once on fakeredis, once on a real server.
 

@@ -117,7 +117,7 @@ async def test_a_tombstone_is_small(real_redis: Redis, namespace: str) -> None:
     await archived(job)
     size = await job.broker.call("MEMORY", "USAGE", job.keys.log("job"))
     name = len(job.keys.log("job"))
-    assert size - name <= 300
+    assert size - name <= 400  # Valkey 9: 184, Redis 7.0: 372
 
 
 async def test_only_an_ended_log_is_replaced_or_erased(redis: Redis, namespace: str) -> None:

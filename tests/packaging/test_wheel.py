@@ -1,10 +1,6 @@
 """What is shipped: real files, all rooms, nothing of the repository's; the same from the tree as from the sdist."""
 
-import importlib.util
-import os
 import shutil
-import subprocess
-import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -12,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
+from wheels import build
 
 ROOT: Final = Path(__file__).parents[2]
 PACKAGE: Final = ROOT / "src" / "tailrace"
@@ -21,21 +18,6 @@ class Built(NamedTuple):
     sdist: Path
     wheel: Path
     wheel_of_sdist: Path
-
-
-def build(source: Path, out: Path, *kinds: str) -> None:
-    """Build with hatchling itself where it is installed (needs no network), else by way of uv."""
-    command: list[str | Path]
-    uv = os.environ.get("UV") or shutil.which("uv") or shutil.which("uv", path=str(ROOT / ".bootstrap" / "bin"))
-    if importlib.util.find_spec("hatchling") is not None:
-        targets = [part for kind in kinds for part in ("--target", kind)]
-        command = [sys.executable, "-m", "hatchling", "build", "--directory", out, *targets]
-    elif uv is not None:
-        command = [uv, "build", "--no-config", "--out-dir", out, *(f"--{kind}" for kind in kinds), "."]
-    else:
-        pytest.fail("nothing to build with: install hatchling (the build backend) or uv")
-    done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
