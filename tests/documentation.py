@@ -58,7 +58,9 @@ def blocks_of(page: Path) -> Iterator[Block]:
     text = page.read_text(encoding="utf-8")
     found = list(_BLOCK.finditer(text))
     for match, behind in zip(found, [*found[1:], None], strict=False):
-        is_output = behind is not None and behind["language"] == "text" and not text[match.end() : behind.start()].strip()
+        is_output = (
+            behind is not None and behind["language"] == "text" and not text[match.end() : behind.start()].strip()
+        )
         yield Block(
             page=page,
             line=text[: match.start("fence")].count("\n") + 1,

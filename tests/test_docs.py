@@ -19,7 +19,9 @@ from tailrace.schemas import Settings
 
 LINK = re.compile(r"\]\((?!https?://|mailto:)(?P<path>[^)#]+)(?:#[^)]*)?\)")
 EXTERNAL = re.compile(r"https?://[^\s)>\"'`]+")
-HOST = re.compile(r"https?://(?:[a-z0-9-]+\.)+[a-z]{2,}(?:[:/?#][!-~]*)?|https?://(?:127\.0\.0\.1|localhost|gateway)[!-~]*")
+HOST = re.compile(
+    r"https?://(?:[a-z0-9-]+\.)+[a-z]{2,}(?:[:/?#][!-~]*)?|https?://(?:127\.0\.0\.1|localhost|gateway)[!-~]*"
+)
 #: Between what one command of a console block says and the next.
 MARK: Final = "\x1e"
 #: No code: output, drawings, rules that stand as they are.
@@ -153,7 +155,9 @@ def test_no_block_of_the_documentation_goes_unseen() -> None:
     """Each is run by a test above or by one that it names, says why it is not, or is no code."""
     ours = {"python", "console", "sh", "bash", "toml", "json", "yaml", "yml"} | PROSE
     assert [block.id for block in blocks if block.runs_here and block.language not in ours] == []
-    commands = [block.id for block in blocks if block.runs_here and block.language in PROSE and block.code.startswith("$ ")]
+    commands = [
+        block.id for block in blocks if block.runs_here and block.language in PROSE and block.code.startswith("$ ")
+    ]
     assert commands == [], "these are commands: console blocks"
     assert [block.id for block in blocks if block.run_by and not (ROOT / block.run_by.split("::")[0]).exists()] == []
     assert [block.id for block in blocks if block.shows and not (ROOT / block.shows).exists()] == []
@@ -168,7 +172,9 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_out_of_the_documentation_are_well_formed(page: Path) -> None:
-    wrong = [url for url in EXTERNAL.findall(page.read_text(encoding="utf-8")) if not HOST.fullmatch(url.rstrip(".,;*"))]
+    wrong = [
+        url for url in EXTERNAL.findall(page.read_text(encoding="utf-8")) if not HOST.fullmatch(url.rstrip(".,;*"))
+    ]
     assert wrong == []
 
 

@@ -1,11 +1,10 @@
 """The command line as Markdown, read off the commands themselves, and their exit codes."""
 
-import ast
-import inspect
 from collections.abc import Iterator
 from typing import Any, Final
 
 import typer.main
+from field_docs import field_docs
 
 from tailrace.cli import ExitCode, app
 
@@ -29,7 +28,9 @@ def _walk(command: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def markdown() -> str:
-    return "\n".join([*_exit_codes(), *_common(), *(line for name, each in commands().items() for line in _command(name, each))])
+    return "\n".join(
+        [*_exit_codes(), *_common(), *(line for name, each in commands().items() for line in _command(name, each))]
+    )
 
 
 def _command(name: str, command: Any) -> Iterator[str]:
@@ -78,17 +79,7 @@ def _default(parameter: Any) -> str:
 
 
 def _exit_codes() -> Iterator[str]:
-    body = ast.parse(inspect.getsource(ExitCode)).body[0]
-    assert isinstance(body, ast.ClassDef)
-    told = {
-        field.targets[0].id: " ".join(below.value.value.split())
-        for field, below in zip(body.body, body.body[1:], strict=False)
-        if isinstance(field, ast.Assign)
-        and isinstance(field.targets[0], ast.Name)
-        and isinstance(below, ast.Expr)
-        and isinstance(below.value, ast.Constant)
-        and isinstance(below.value.value, str)
-    }
+    told = field_docs(ExitCode)
     yield "## Exit codes\n"
     yield "| | |\n|---|---|"
     for code in ExitCode:

@@ -5,6 +5,7 @@ As files they follow the system's choice of dark or light; the site makes them p
 """
 
 from collections.abc import Callable, Iterator
+from math import hypot
 from pathlib import Path
 from typing import Final
 from xml.sax.saxutils import escape
@@ -13,7 +14,8 @@ FOLDER: Final = Path(__file__).parents[1] / "images" / "diagrams"
 #: Both palettes: paper is a box's ground, ink its text.
 STYLE: Final = """<style>
 .dg{--paper:#f6f8fa;--line:#8c959f;--ink:#1f2328;--soft:#59636e;--good:#0f766e;--tint:#d5f0ec;--bad:#b42318;--warn:#fdecea}
-@media (prefers-color-scheme:dark){.dg{--paper:#1c222b;--line:#6e7681;--ink:#e6edf3;--soft:#9aa4af;--good:#4fd1c0;--tint:#103b37;--bad:#ff8f86;--warn:#47201d}}
+@media (prefers-color-scheme:dark){.dg{--paper:#1c222b;--line:#6e7681;--ink:#e6edf3;--soft:#9aa4af;--good:#4fd1c0;
+--tint:#103b37;--bad:#ff8f86;--warn:#47201d}}
 .dg text{font:14px system-ui,sans-serif;fill:var(--ink);text-anchor:middle}.dg .soft{fill:var(--soft);font-size:12.5px}
 .dg .left{text-anchor:start}.dg .code{font-family:ui-monospace,monospace;font-size:12.5px}.dg .strong{font-weight:600}
 .dg .badtext{fill:var(--bad)}.dg .goodtext{fill:var(--good)}
@@ -40,8 +42,10 @@ def label(x: int, y: int, line: str, kind: str = "") -> str:
 def arrow(*points: tuple[int, int], kind: str = "") -> str:
     """A line through these points with a head at its end."""
     (x0, y0), (x, y) = points[-2:]
-    dx, dy = (x > x0) - (x < x0), (y > y0) - (y < y0)
-    head = f"M{x} {y}l{-9 * dx - 5 * dy} {-9 * dy - 5 * dx}l{10 * dy} {10 * dx}z"
+    length = hypot(x - x0, y - y0)
+    dx, dy = (x - x0) / length, (y - y0) / length
+    left, right = ((x - 9 * dx - side * 5 * dy, y - 9 * dy + side * 5 * dx) for side in (1, -1))
+    head = f"M{x} {y}L{left[0]:.1f} {left[1]:.1f}L{right[0]:.1f} {right[1]:.1f}z"
     line = "M" + "L".join(f"{a} {b}" for a, b in points)
     return f'<path class="{kind}" d="{line}"/><path class="{kind}head" d="{head}"/>'
 
@@ -50,14 +54,19 @@ def overview() -> Iterator[str]:
     yield from (box(10, 30, 130, 56, "producer", "submits", text="strong"), arrow((140, 58), (196, 58)))
     yield from (box(200, 30, 130, 56, "queue", "ids only", text="strong"), arrow((330, 58), (386, 58)))
     yield from (box(390, 30, 130, 56, "worker", "one attempt", text="strong"), arrow((520, 52), (606, 52)))
-    yield from (box(610, 30, 140, 56, "upstream", "any OpenAI API", text="strong"), arrow((610, 68), (524, 68), kind="flow"))
+    yield from (
+        box(610, 30, 140, 56, "upstream", "any OpenAI API", text="strong"),
+        arrow((610, 68), (524, 68), kind="flow"),
+    )
     yield arrow((455, 86), (455, 138), kind="flow")
     yield label(462, 116, "every chunk and event", "soft left")
     yield box(200, 142, 510, 58, "", kind="tint")
     yield label(216, 166, "the job's log: one Redis Stream", "left strong")
     for number, chunk in enumerate(("job", "attempt", "Verse", " 1", ":", "…", "end")):
         yield label(232 + 68 * number, 188, chunk, "code")
-    for number, (name, how) in enumerate((("reader A", "from the start"), ("reader B", "joined late"), ("reader C", "resumed"))):
+    for number, (name, how) in enumerate(
+        (("reader A", "from the start"), ("reader B", "joined late"), ("reader C", "resumed"))
+    ):
         x = 215 + 170 * number
         yield from (arrow((x + 65, 200), (x + 65, 240), kind="flow"), box(x, 244, 130, 56, name, how, text="strong"))
     yield from (arrow((75, 86), (75, 171), (196, 171)), label(84, 136, "job id", "soft left"))
@@ -78,7 +87,10 @@ def the_log() -> Iterator[str]:
         yield label(x + 48, 30, position, "code soft")
         yield box(x, 42, 98, 58, kind, value, kind=fill, text="strong")
     yield label(8, 16, "position", "soft left")
-    yield from (arrow((488, 150), (488, 106), kind="flow"), label(488, 168, "a reader resumes just after 7001-2", "soft"))
+    yield from (
+        arrow((488, 150), (488, 106), kind="flow"),
+        label(488, 168, "a reader resumes just after 7001-2", "soft"),
+    )
     yield label(704, 128, "Redis refuses any id", "soft")
     yield label(704, 144, "above it: sealed", "soft")
     yield label(164, 128, "a newer attempt", "soft")
@@ -88,21 +100,21 @@ def the_log() -> Iterator[str]:
 def restart() -> Iterator[str]:
     yield label(8, 38, "attempt 1", "left strong")
     for number, text in enumerate(("The", " mill", " wheel", " turns")):
-        yield box(110 + 78 * number, 16, 72, 34, text, kind="tint" if number < 3 else "void", text="code")
-    yield '<path class="cut" d="M432 14l16 38M448 14l-16 38"/>'
-    yield label(462, 38, "the worker dies", "left badtext")
+        yield box(126 + 78 * number, 16, 72, 34, text, kind="tint" if number < 3 else "void", text="code")
+    yield '<path class="cut" d="M448 14l16 38M464 14l-16 38"/>'
+    yield label(478, 38, "the worker dies", "left badtext")
     yield label(8, 108, "attempt 2", "left strong")
     for number, text in enumerate(("The", " mill", " wheel")):
-        yield box(110 + 78 * number, 86, 72, 34, text, kind="ghost", text="code soft")
-    yield box(344, 86, 92, 34, "rewind", kind="void", text="code")
+        yield box(126 + 78 * number, 86, 72, 34, text, kind="ghost", text="code soft")
+    yield box(360, 86, 92, 34, "rewind", kind="void", text="code")
     for number, text in enumerate((" sings", " on", ".")):
-        yield box(442 + 78 * number, 86, 72, 34, text, kind="tint", text="code")
-    yield label(223, 142, "generated again, compared, not written", "soft")
-    yield label(390, 142, "“ turns” is void", "badtext")
-    yield label(555, 142, "goes on from here", "goodtext")
+        yield box(458 + 78 * number, 86, 72, 34, text, kind="tint", text="code")
+    yield label(239, 142, "compared, not written again", "soft")
+    yield label(406, 142, "“ turns” is void", "badtext")
+    yield label(571, 142, "goes on from here", "goodtext")
     yield label(8, 196, "what stands", "left strong")
     for number, text in enumerate(("The", " mill", " wheel", " sings", " on", ".")):
-        yield box(110 + 78 * number, 174, 72, 34, text, kind="tint", text="code")
+        yield box(126 + 78 * number, 174, 72, 34, text, kind="tint", text="code")
 
 
 def life() -> Iterator[str]:
@@ -129,17 +141,23 @@ def life() -> Iterator[str]:
 
 
 def processes() -> Iterator[str]:
-    yield from (box(8, 20, 150, 46, "browsers", "EventSource", text="strong"), box(8, 86, 150, 46, "OpenAI clients", "any language", text="strong"))
+    yield from (
+        box(8, 20, 150, 46, "browsers", "EventSource", text="strong"),
+        box(8, 86, 150, 46, "OpenAI clients", "any language", text="strong"),
+    )
     yield box(8, 152, 150, 46, "your Python code", "submit, stream", text="strong")
     yield from (arrow((158, 43), (216, 66)), arrow((158, 109), (216, 90)))
     yield box(220, 48, 130, 60, "gateways", "keep nothing", text="strong")
     yield from (arrow((350, 78), (416, 112)), arrow((158, 175), (416, 140)))
     yield box(420, 76, 150, 100, "Redis or Valkey", "logs, queue", "the only state", kind="tint", text="strong")
-    yield from (arrow((640, 66), (574, 100), kind="flow"), arrow((640, 188), (574, 150), kind="flow"))
+    yield from (arrow((626, 66), (574, 100), kind="flow"), arrow((626, 188), (574, 150), kind="flow"))
     for number in range(2):
         y = 42 + 122 * number
-        yield from (box(640, y, 110, 50, "worker", "up to 1,000 jobs", text="strong"), arrow((695, y + 50), (695, y + 74)))
-        yield box(640, y + 76, 110, 34, ("OpenAI", "your own vLLM")[number])
+        yield from (
+            box(630, y, 124, 50, "worker", "up to 1,000 jobs", text="strong"),
+            arrow((692, y + 50), (692, y + 74)),
+        )
+        yield box(630, y + 76, 124, 34, ("OpenAI", "your own vLLM")[number])
 
 
 DIAGRAMS: Final[dict[str, tuple[int, int, Callable[[], Iterator[str]]]]] = {

@@ -12,7 +12,9 @@ import staging
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import Files
+from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
+from mkdocs.utils.templates import TemplateContext
 
 _DIAGRAM: Final = re.compile(r'<img alt="(?P<alt>[^"]*)" src="[^"]*?images/diagrams/(?P<name>[\w-]+)\.svg"[^>]*>')
 _STYLE: Final = re.compile(r"<style>.*?</style>", re.DOTALL)
@@ -27,6 +29,17 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     config.docs_dir = str(root / "build" / "pages")
     staging.stage(root, Path(config.docs_dir))
     return config
+
+
+# After the plugin for languages, whose links to the front pages would hold at the root of a host only.
+@event_priority(-200)
+def on_page_context(context: TemplateContext, *, page: Page, config: MkDocsConfig, nav: Navigation) -> TemplateContext:
+    del page, nav
+    # An attribute that the plugin sets, which the theme finds before the entry of the same name.
+    for language in getattr(config.extra, "alternate", []):
+        if str(language["link"]).startswith("/"):
+            language["link"] = str(language["link"]).lstrip("/") or "."
+    return context
 
 
 def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:

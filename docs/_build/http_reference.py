@@ -64,7 +64,9 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Iterator
     good = {status: response for status, response in operation["responses"].items() if status.startswith("2")}
     for status, response in sorted(good.items()):
         yield f"`{status}`: {': '.join(filter(None, (_given(response), _said(response)))) or 'nothing'}  "
-    refused = {status: _said(response) for status, response in sorted(operation["responses"].items()) if status not in good}
+    refused = {
+        status: _said(response) for status, response in sorted(operation["responses"].items()) if status not in good
+    }
     if refused:
         yield "Errors: " + "; ".join(f"`{status}` {said}".strip() for status, said in refused.items()) + "."
     yield ""
@@ -122,7 +124,11 @@ def _type(schema: Mapping[str, Any]) -> str:
 
 def _default(schema: Mapping[str, Any]) -> str:
     default = schema.get("default")
-    return "" if default in (None, [], {}) else f"default `{str(default).lower() if isinstance(default, bool) else default}`"
+    return (
+        ""
+        if default in (None, [], {})
+        else f"default `{str(default).lower() if isinstance(default, bool) else default}`"
+    )
 
 
 def _sentences(*told: str) -> str:

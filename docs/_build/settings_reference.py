@@ -1,11 +1,11 @@
 """What can be set, read off the settings' own classes: name, type, default, bounds, and the docstring below each field."""
 
-import ast
 import inspect
 import json
 from collections.abc import Iterator
 from typing import Any, Final, get_args
 
+from field_docs import field_docs
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -14,7 +14,7 @@ from tailrace import Settings
 
 #: Sections whose names are the operator's: `[upstreams.<name>]`.
 _NAMED: Final = "<name>"
-#: How the fields of a section that says nothing of itself are headed.
+#: Types as TOML calls them.
 _PLAIN: Final = {int: "int", float: "float", str: "string", bool: "bool"}
 
 
@@ -49,23 +49,19 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """The string below each field. Python does not keep it: it is read from the source."""
-    found: dict[str, str] = {}
-    for kind in reversed(model.__mro__):
-        if kind is BaseModel or not issubclass(kind, BaseModel) or not kind.__module__.startswith("tailrace"):
-            continue
-        body = ast.parse(inspect.cleandoc("\n" + inspect.getsource(kind))).body[0]
-        assert isinstance(body, ast.ClassDef)
-        for field, below in zip(body.body, body.body[1:], strict=False):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
-                if isinstance(below.value, ast.Constant) and isinstance(below.value.value, str):
-                    found[field.target.id] = " ".join(below.value.value.split())
-    return found
+    """What is said of each field, by the class or by those of ours that it inherits from."""
+    ours = [kind for kind in reversed(model.__mro__) if kind.__module__.startswith("tailrace")]
+    return {name: text for kind in ours for name, text in field_docs(kind).items()}
 
 
 def _type(field: FieldInfo) -> str:
     annotation = field.annotation
-    bounds = [f"{sign} {value}" for each in field.metadata for name, sign in _BOUNDS.items() if (value := getattr(each, name, None)) is not None]  # fmt: skip
+    bounds = [
+        f"{sign} {value}"
+        for each in field.metadata
+        for name, sign in _BOUNDS.items()
+        if (value := getattr(each, name, None)) is not None
+    ]
     return ", ".join([_words(annotation), *bounds])
 
 

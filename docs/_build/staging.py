@@ -33,6 +33,10 @@ _LANGUAGES: Final = {
 _MARKER: Final = re.compile(r"^<!-- reference: (?P<name>\w+) -->$", re.MULTILINE)
 #: What a page says to those who read it where the references are not.
 _ELSEWHERE: Final = re.compile(r"^On the site, [^\n]+ when the site is built \(`\./run docs`\)\.\n", re.MULTILINE)
+#: What leads to the same page in another language: the site has a menu for that.
+_LANGUAGE_LINE: Final = re.compile(
+    r"^(?:English · \[.*\]|\[English\].*|\*\[(?:English|中文版)\]\(.*\)\*)(?:\(.*\))?\n\n", re.MULTILINE
+)
 _LINK: Final = re.compile(r'(?P<before>\]\(|(?:src|href|srcset)=")(?P<path>(?![a-z]+:|#|/)[^)"#\s]+)')
 
 
@@ -53,7 +57,10 @@ def _files(root: Path) -> Iterator[tuple[str, bytes]]:
     for file in sorted((root / "docs").rglob("*")):
         uri = file.relative_to(root / "docs").as_posix()
         if file.is_file() and not uri.startswith("_build/"):
-            yield uri, _staged(f"docs/{uri}", file.read_text("utf-8"), root) if file.suffix == ".md" else file.read_bytes()
+            yield (
+                uri,
+                _staged(f"docs/{uri}", file.read_text("utf-8"), root) if file.suffix == ".md" else file.read_bytes(),
+            )
     for source, uri in PAGES.items():
         if (root / source).exists():
             yield uri, _staged(source, (root / source).read_text("utf-8"), root)
@@ -63,6 +70,7 @@ def _files(root: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _staged(source: str, markdown: str, root: Path) -> bytes:
+    markdown = _LANGUAGE_LINE.sub("", markdown, count=1)
     if _MARKER.search(markdown):
         markdown = _ELSEWHERE.sub("", markdown)
     markdown = _MARKER.sub(lambda marker: REFERENCES[marker["name"]](), markdown)

@@ -1,4 +1,4 @@
-"""The references are whole: every public name, route, command and setting is in them, and the drawings are those that are drawn."""
+"""The references are whole: every public name, route, command and setting is in them, and drawings are as drawn."""
 
 import importlib
 import re
@@ -103,9 +103,7 @@ def test_every_figure_that_is_compared_side_by_side_was_measured() -> None:
     tables = re.findall(r"^\| side by side .*?\n\n", comparison, re.DOTALL | re.MULTILINE)
     prose = comparison.split("## When not to use tailrace")[1]
     figures = [
-        figure
-        for text in (*tables, prose)
-        for figure in re.findall(r"(\d[\d,.]*) (ms|us|s|%|B)(?![\w])", text)
+        figure for text in (*tables, prose) for figure in re.findall(r"(\d[\d,.]*) (ms|us|s|%|B)(?![\w])", text)
     ] + [(number, "chunks/s") for number in ("120,216", "62,690")]
     assert len(figures) > 15
     for number, unit in figures:

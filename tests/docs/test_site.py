@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -16,16 +15,24 @@ from documentation import PAGES, ROOT
 pytest.importorskip("mkdocs", reason="the site's packages are not installed (group docs)")
 
 #: What a browser fetches by itself; a link that a reader may follow is none of these.
-LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src", "embed": "src"}
+LOADED = {
+    "script": "src",
+    "img": "src",
+    "iframe": "src",
+    "source": "src",
+    "video": "src",
+    "audio": "src",
+    "embed": "src",
+}
 NAMES = re.compile(r"url\(\s*['\"]?(https?:)?//|@import\s+['\"]?(https?:)?//")
 #: The theme's own: these are asked for only by features of it that are off (its repository card, its diagrams).
 NEVER = ("https://api.github.com", "https://gitlab.com", "https://unpkg.com/mermaid", "https://unpkg.com/iframe-worker")
 #: Proxies that lead nowhere: whoever asks for the network fails.
-OFFLINE = {name: "http://127.0.0.1:9" for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")}
+OFFLINE = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built site."""
     folder = tmp_path_factory.mktemp("site")
     built = subprocess.run(
@@ -38,7 +45,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         check=False,
     )
     assert (built.returncode, built.stdout, built.stderr) == (0, "", "")
-    yield folder
+    return folder
 
 
 class Parsed(HTMLParser):
@@ -99,7 +106,9 @@ def test_every_link_within_the_site_leads_to_a_page_and_a_place_in_it(site: Path
             target = target / "index.html" if target.is_dir() else target
             assert target.exists(), f"{page.relative_to(site)}: {link}"
             if split.fragment and target in pages:
-                assert unquote(split.fragment) in pages[target].anchors | {"__tabbed"}, f"{page.relative_to(site)}: {link}"
+                assert unquote(split.fragment) in pages[target].anchors | {"__tabbed"}, (
+                    f"{page.relative_to(site)}: {link}"
+                )
 
 
 @pytest.mark.timeout(240)
