@@ -10,6 +10,9 @@ from typing import Any, Final
 import pytest
 from benchmarks.rows import ROWS
 
+#: The first test waits for the run of all rows.
+pytestmark = pytest.mark.timeout(200)
+
 KEYS: Final = [row.key for row in ROWS]
 ROOT: Final = Path(__file__).parent.parent.parent
 
