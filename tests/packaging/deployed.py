@@ -17,8 +17,6 @@ ROOT: Final = Path(__file__).parents[2]
 DEPLOY: Final = ROOT / "deploy"
 #: An image by an exact version: never `latest`, never a moving `9` or `9.1`.
 EXACT: Final = re.compile(r"[\w./-]+:v?\d+\.\d+\.\d+(-\w+)*")
-#: What the files say ahead of the command line; each goes from here when it is there.
-AHEAD_OPTIONS: Final = frozenset({"--metrics-host", "--metrics-port"})
 #: Where each is read: platformdirs' caches and the embedded server's data are no settings of a section.
 _FOLDERS: Final = frozenset({"TAILRACE_CACHE", "TAILRACE_DATA"})
 
@@ -32,10 +30,6 @@ def check_command(arguments: Sequence[str]) -> None:
         if name not in command.commands:
             raise ValueError(f"there is no command {name!r}")
         command = command.commands[name]
-    known = {option for parameter in command.params for option in parameter.opts}
-    for option in AHEAD_OPTIONS - known:
-        if option in rest:
-            del rest[rest.index(option) : rest.index(option) + 2]
     try:
         command.make_context(command.name, rest)
     except Exception as error:
