@@ -106,8 +106,8 @@ MUTANTS: Final = [
         6,
         "what a new attempt says otherwise is not taken back",
         "worker/splice.py",
-        "return [rewind(boundary), *([chunk(cut)] if cut else [])]",
-        "return [chunk(cut)] if cut else []",
+        "return [rewind(boundary, self._run), *([chunk(cut, self._run)] if cut else [])]",
+        "return [chunk(cut, self._run)] if cut else []",
         "test_faults_workers.py::test_a_new_attempt_that_goes_another_way_takes_back_what_does_not_stand",
     ),
     Mutant(

@@ -18,7 +18,7 @@ from engine import wait_until
 from redis_nodes import Node, binaries
 from tailrace import AsyncTailrace, BrokerUnavailable, JobCancelled, Status
 from tailrace.client import AsyncJob
-from tailrace.consumer import hub
+from tailrace.consumer import ear
 
 fast = pytest.mark.faults_fast
 
@@ -308,7 +308,7 @@ async def test_a_shard_that_is_gone_takes_its_own_jobs_along_and_no_others(
     binary: str, chance: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # How long a living reader waits for a server to come back: a minute, as it is.
-    monkeypatch.setattr(hub, "PATIENCE_S", 6.0)
+    monkeypatch.setattr(ear, "PATIENCE_S", 6.0)
     async with cluster_world(nodes={"binary": binary, "replicas": 0}) as w:
         await w.start_worker()
         jobs = await on_all(w, 4, **LONG)
