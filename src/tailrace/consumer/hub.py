@@ -78,7 +78,20 @@ class Hub:
 
     async def confirmed(self, channel: Channel) -> None:
         """Wait until the server has confirmed the subscription. Raises: BrokerUnavailable, BrokerUnsuitable."""
-        await channel.ear.confirmed(channel)
+        while True:
+            ear = channel.ear
+            try:
+                await ear.confirmed(channel)
+            except BrokerUnavailable:
+                if not self._broker.spread:
+                    raise
+                # Where it was said to be; or, before anybody had asked, at any node that the URL names.
+                await self._broker.look_again()
+                self._put_in_place(channel)
+                if channel.ear is ear:
+                    raise
+            else:
+                return
 
     def _ear_of(self, job_id: str) -> Ear:
         place = self._broker.place(self._keys.log(job_id))
@@ -87,6 +100,12 @@ class Hub:
             ear = self._ears[place] = Ear(self._broker, self._keys, place, look_s=self._look_s, astray=self._astray.set)
             ear.start()
         return ear
+
+    def _put_in_place(self, channel: Channel) -> None:
+        ear = self._ear_of(channel.job_id)
+        if ear is not channel.ear and self._channels.get(self._keys.live(channel.job_id)) is channel:
+            channel.ear.remove(channel, gone=True)
+            ear.add(channel)
 
     async def _keep_in_place(self) -> None:
         """Hear channels where they are: nodes of a cluster fail over, and slots move."""
@@ -102,10 +121,7 @@ class Hub:
                     await self._broker.look_again()
             self._moved.clear()
             for channel in list(self._channels.values()):
-                ear = self._ear_of(channel.job_id)
-                if ear is not channel.ear:
-                    channel.ear.remove(channel, gone=True)
-                    ear.add(channel)
+                self._put_in_place(channel)
             for ear in list(self._ears.values()):
                 ear.again()
             await asyncio.sleep(_LOOK_AGAIN_S)
