@@ -7,6 +7,7 @@ async with cluster_world() as w:              # logs on a cluster, the queue on 
         await home.kill()
 """
 
+import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -20,13 +21,20 @@ from witness import Witness
 from cluster_servers import Cluster, cluster
 from redis_nodes import Node
 from sentinel_servers import Sentinels, sentinels
-from tailrace import Settings
+from tailrace import BrokerUnavailable, Settings
 from tailrace.client import AsyncJob
 from tailrace.joblog.embedded import EmbeddedServer
 from tailrace.upstreams.rehearsal import Rehearsal
 
 #: What makes a primary that was voted out refuse writes: sentinels leave it a primary for another 8 s.
 SAFE: Final[Mapping[str, str]] = {"min-replicas-to-write": "1", "min-replicas-max-lag": "2"}
+
+#: Long enough that no job ends before the blow falls and the servers have got over it.
+LONG: Final[dict[str, Any]] = {"tokens": 240, "pace": 0.03}
+#: A failover takes 2 to 4 s; then everybody has to notice, and leases have run out meanwhile.
+FAILOVER_S: Final = 12.0
+#: What jobs on other servers may feel of it on a busy machine.
+UNTOUCHED_S: Final = 6.0
 
 
 class FarWorld(World):
@@ -155,3 +163,25 @@ async def _running(w: FarWorld) -> AsyncGenerator[None]:
         await w.check()
     finally:
         await w.close()
+
+
+async def seen(witnesses: Sequence[Witness], chunks: int) -> None:
+    """Wait until each has seen so many chunks more."""
+    marks = [len(witness.chunks) + chunks for witness in witnesses]
+    await asyncio.gather(*[w.until_chunks(mark) for w, mark in zip(witnesses, marks, strict=True)])
+
+
+async def check(w: FarWorld, witnesses: Sequence[Witness], **terms: Any) -> None:
+    """What is promised to the readers of a job of LONG."""
+    for witness in witnesses:
+        await witness.check(w.text(LONG["tokens"]), **terms)
+
+
+async def submitted(w: FarWorld, job_id: str, *, within_s: float = 20.0, **script: Any) -> AsyncJob:
+    """Submit under an id until it is accepted: every refusal is one that may be tried again."""
+    async with asyncio.timeout(within_s):
+        while True:
+            try:
+                return await w.submit(job_id=job_id, prompt=job_id, **script)
+            except BrokerUnavailable:
+                await asyncio.sleep(0.1)

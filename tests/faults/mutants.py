@@ -71,6 +71,14 @@ MUTANTS: Final = [
         "test_faults_cancel.py::test_a_hundred_races_between_cancel_and_end_have_one_winner_each",
     ),
     Mutant(
+        4,
+        "nobody looks whether an end that was handed off still stands",
+        "worker/sweep.py",
+        "reopened += await reopen_handed_off(broker, keys)",
+        "pass",
+        "test_faults_apart.py::test_an_end_that_only_the_logs_server_lost_is_written_again",
+    ),
+    Mutant(
         5,
         "a writer that was fenced claims the log back",
         "joblog/lua.py",
@@ -119,6 +127,14 @@ MUTANTS: Final = [
         "test_faults_server.py::test_a_server_that_lost_its_last_second_gets_it_written_again",
     ),
     Mutant(
+        6,
+        "a writer stays with the server that had its log",
+        "worker/relay.py",
+        "            writer.lane = self._lane_of(writer.job_id)",
+        "            pass",
+        "test_faults_cluster.py::test_the_streams_of_a_killed_primary_go_on_at_its_replica",
+    ),
+    Mutant(
         7,
         "a worker does not hear that a job is cancelled",
         "worker/app.py",
@@ -149,6 +165,14 @@ MUTANTS: Final = [
         "now_ms > deadline + GRACE_S * 1000",
         "now_ms < 0",
         "test_faults_workers.py::test_a_fleet_that_dies_leaves_readers_with_an_end_not_with_silence",
+    ),
+    Mutant(
+        9,
+        "a reader's channel is not followed to another server",
+        "consumer/hub.py",
+        "                self._put_in_place(channel)\n            for",
+        "                pass\n            for",
+        "test_faults_slots.py::test_a_reader_hears_a_job_live_wherever_it_goes",
     ),
     Mutant(
         10,

@@ -42,6 +42,24 @@ async def test_a_producer_killed_between_two_servers_leaves_a_job_that_runs_or_n
         assert w.calls == int(stored)
 
 
+async def test_an_end_that_only_the_logs_server_lost_is_written_again(chance: random.Random) -> None:
+    """The job was handed off, so the queue has forgotten it; whether its end still stands is looked at a minute later."""
+    async with two_servers() as w:
+        await w.start_worker()
+        keys = w.tailrace.settings.keys
+        job = await w.submit(tokens=60, pace=0.01)
+        async with w.watching(job) as witness:
+            await witness.until_chunks(chance.randrange(1, 50))
+            moment = w.aof_bytes()
+        await wait_until("it is handed off", lambda: w.queue_redis.zscore(keys.handed, job.id))
+        await w.lose_since(moment)
+        # That minute is over.
+        assert await w.queue_redis.zadd(keys.handed, {job.id: 0}, xx=True, ch=True) == 1
+        assert await job.text(timeout=20) == w.text(60)
+        await witness.check(w.text(60), may_differ=True)
+        assert w.calls == 2
+
+
 async def test_every_job_that_a_killed_producer_had_accepted_on_two_servers_is_run(chance: random.Random) -> None:
     async with two_servers() as w:
         await w.start_worker()

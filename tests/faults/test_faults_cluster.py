@@ -1,4 +1,4 @@
-"""Logs on a cluster: its primaries die, hang and come back, change places with their replicas, hand over their slots.
+"""Logs on a cluster: its primaries die, hang and come back, change places with their replicas.
 
 Three primaries with a replica each, the queue on a server of its own.
 """
@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from far_world import ClusterWorld, cluster_world
+from far_world import FAILOVER_S, LONG, UNTOUCHED_S, ClusterWorld, check, cluster_world, seen, submitted
 from witness import Witness, resumes_truly
 
-from cluster_servers import slot_of
 from engine import wait_until
 from redis_nodes import Node, binaries
 from tailrace import AsyncTailrace, BrokerUnavailable, JobCancelled, Status
@@ -22,32 +21,14 @@ from tailrace.consumer import ear
 
 fast = pytest.mark.faults_fast
 
-#: Long enough that no job ends before the blow falls and the cluster has got over it.
-LONG: dict[str, Any] = {"tokens": 240, "pace": 0.03}
-#: A failover takes 2 to 4 s; then everybody has to notice.
-FAILOVER_S = 12.0
-#: What the others may feel of it on a busy machine.
-UNTOUCHED_S = 6.0
-
 
 async def on_all(w: ClusterWorld, count: int, **given: Any) -> dict[Node, list[AsyncJob]]:
     """So many jobs on each primary."""
     return {node: await w.submit_to(node, count, **given) for node in await w.cluster.primaries()}
 
 
-async def seen(witnesses: Sequence[Witness], chunks: int) -> None:
-    """Wait until each has seen so many chunks more."""
-    marks = [len(witness.chunks) + chunks for witness in witnesses]
-    await asyncio.gather(*[w.until_chunks(mark) for w, mark in zip(witnesses, marks, strict=True)])
-
-
 def of(witnesses: Sequence[Witness], jobs: Sequence[AsyncJob]) -> list[Witness]:
     return [witness for witness in witnesses if witness.job.id in {job.id for job in jobs}]
-
-
-async def check(w: ClusterWorld, witnesses: Sequence[Witness], **terms: Any) -> None:
-    for witness in witnesses:
-        await witness.check(w.text(LONG["tokens"]), **terms)
 
 
 @pytest.mark.parametrize("binary", binaries())
@@ -139,97 +120,6 @@ async def test_primaries_that_change_places_with_their_replicas_lose_nothing(cha
         assert w.calls == 9
 
 
-async def test_slots_that_move_while_jobs_run_lose_nothing(chance: random.Random) -> None:
-    async with cluster_world() as w:
-        await w.start_worker()
-        home, *others = await w.cluster.primaries()
-        jobs = await w.submit_to(home, 4, **LONG)
-        moving = [slot_of(job.id) for job in jobs[:3]]
-        async with w.watching_all(jobs) as witnesses:
-            for _ in range(3):
-                for slot in moving:
-                    await seen(witnesses, chance.randrange(1, 5))
-                    source = await w.cluster.owner_of(slot)
-                    target = chance.choice([node for node in (home, *others) if node is not source])
-                    move = w.cluster.slot_move(slot, source, target)
-                    await move.begin()
-                    await asyncio.sleep(chance.uniform(0, 0.2))
-                    await move.move_keys()
-                    await asyncio.sleep(chance.uniform(0, 0.2))
-                    await move.finish()
-        await check(w, witnesses, silence_s=UNTOUCHED_S)
-        assert w.calls == 4
-
-
-@fast
-async def test_a_job_whose_slot_is_half_moved_goes_on_and_ends(chance: random.Random) -> None:
-    """As long as a slot moves, scripts on several of its keys are answered TRYAGAIN when one of the keys is not there."""
-    async with cluster_world() as w:
-        await w.start_worker()
-        home, other, _ = await w.cluster.primaries()
-        job = (await w.submit_to(home, 1, tokens=100, pace=0.03))[0]
-        move = w.cluster.slot_move(slot_of(job.id), home, other)
-        async with w.watching(job) as witness:
-            await witness.until_chunks(chance.randrange(1, 30))
-            await move.begin()
-            await move.move_keys(w.tailrace.settings.keys.log(job.id))
-            await witness.until_chunks(len(witness.chunks) + 20)
-            # The request is still at the source.
-            assert await move.move_keys() >= 1
-            await witness.until_chunks(len(witness.chunks) + 20)
-            await move.finish()
-        await witness.check(w.text(100), silence_s=UNTOUCHED_S)
-        assert w.calls == 1
-
-
-async def test_a_job_that_ends_while_its_slot_is_half_moved_is_told_as_ended(chance: random.Random) -> None:
-    async with cluster_world() as w:
-        await w.start_worker()
-        home, other, _ = await w.cluster.primaries()
-        job = (await w.submit_to(home, 1, tokens=40, pace=0.03))[0]
-        move = w.cluster.slot_move(slot_of(job.id), home, other)
-        async with w.watching(job) as witness:
-            await witness.until_chunks(chance.randrange(1, 20))
-            await move.begin()
-            if chance.random() < 0.5:
-                await move.move_keys(w.tailrace.settings.keys.log(job.id))
-            await asyncio.sleep(chance.uniform(2, 4))
-            await move.move_keys()
-            await move.finish()
-        await witness.check(w.text(40), silence_s=UNTOUCHED_S + 4)
-        assert w.calls == 1
-
-
-async def test_a_job_submitted_into_a_slot_that_is_moving_is_taken_or_refused_by_name(chance: random.Random) -> None:
-    async with cluster_world() as w:
-        await w.start_worker()
-        home, other, _ = await w.cluster.primaries()
-        (job_id,) = await w.ids_on(home, 1)
-        move = w.cluster.slot_move(slot_of(job_id), home, other)
-        await move.begin()
-        submitting = asyncio.create_task(submitted(w, job_id, tokens=5))
-        await asyncio.sleep(chance.uniform(0, 1.5))
-        await move.move_keys()
-        await move.finish()
-        assert await (await submitting).text(timeout=20) == w.text(5)
-        assert w.calls == 1
-
-
-async def test_a_slot_handed_over_at_once_loses_nothing(chance: random.Random) -> None:
-    async with cluster_world() as w:
-        await w.start_worker()
-        nodes = await w.cluster.primaries()
-        if "valkey_version" not in await nodes[0].redis.info("server"):
-            pytest.skip("this server has no CLUSTER MIGRATESLOTS")
-        jobs = await w.submit_to(nodes[0], 3, **LONG)
-        async with w.watching_all(jobs) as witnesses:
-            for owner in (nodes[1], nodes[2], nodes[0]):
-                await seen(witnesses, chance.randrange(1, 10))
-                await w.cluster.hand_over(slot_of(jobs[0].id), owner)
-        await check(w, witnesses, silence_s=UNTOUCHED_S)
-        assert w.calls == 3
-
-
 async def test_readers_resume_across_a_failover_from_where_they_stood(chance: random.Random) -> None:
     async with cluster_world() as w:
         await w.start_worker()
@@ -250,16 +140,6 @@ async def test_readers_resume_across_a_failover_from_where_they_stood(chance: ra
                     ]
                 )
         await check(w, witnesses, rewinds=True, silence_s=FAILOVER_S)
-
-
-async def submitted(w: ClusterWorld, job_id: str, *, within_s: float = 20.0, **script: Any) -> AsyncJob:
-    """Submit under an id until it is accepted: every refusal is one that may be tried again."""
-    async with asyncio.timeout(within_s):
-        while True:
-            try:
-                return await w.submit(job_id=job_id, prompt=job_id, **script)
-            except BrokerUnavailable:
-                await asyncio.sleep(0.1)
 
 
 async def cancelled(job: AsyncJob, *, within_s: float = 20.0) -> Status:

@@ -3,12 +3,11 @@
 import asyncio
 import random
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from far_world import SentinelWorld, sentinel_world
-from witness import Witness, resumes_truly
+from far_world import FAILOVER_S, LONG, SentinelWorld, seen, sentinel_world, submitted
+from witness import resumes_truly
 
 from engine import wait_until
 from redis_nodes import Node
@@ -17,34 +16,14 @@ from tailrace.client import AsyncJob
 
 fast = pytest.mark.faults_fast
 
-LONG: dict[str, Any] = {"tokens": 240, "pace": 0.03}
-#: Sentinels need 2 to 3 s; then everybody has to notice, and leases have run out meanwhile.
-FAILOVER_S = 12.0
-
 
 async def started(w: SentinelWorld, count: int, **given: Any) -> list[AsyncJob]:
     return [await w.submit(prompt=str(number), **{**LONG, **given}) for number in range(count)]
 
 
-async def seen(witnesses: Sequence[Witness], chunks: int) -> None:
-    """Wait until each has seen so many chunks more."""
-    marks = [len(witness.chunks) + chunks for witness in witnesses]
-    await asyncio.gather(*[w.until_chunks(mark) for w, mark in zip(witnesses, marks, strict=True)])
-
-
 async def replicated(node: Node) -> None:
     """All that the primary has taken until now is at both replicas."""
     assert await node.redis.wait(2, 5000) == 2
-
-
-async def accepted(w: SentinelWorld, job_id: str, *, within_s: float = 20.0, **script: Any) -> AsyncJob:
-    """Submit under an id until it is accepted: every refusal is one that may be tried again."""
-    async with asyncio.timeout(within_s):
-        while True:
-            try:
-                return await w.submit(job_id=job_id, prompt=job_id, **script)
-            except BrokerUnavailable:
-                await asyncio.sleep(0.1)
 
 
 @fast
@@ -59,7 +38,7 @@ async def test_a_queue_whose_primary_dies_loses_no_stream_and_no_waiting_job(cha
             await replicated(old)
             await old.kill()
             await w.sentinels.wait_for_failover(old)
-            new = await accepted(w, "new", tokens=3)
+            new = await submitted(w, "new", tokens=3)
         for witness in witnesses:
             await witness.check(w.text(240), silence_s=FAILOVER_S)
         for job in (new, *waiting):
@@ -114,7 +93,7 @@ async def test_a_primary_that_wakes_up_after_its_replacement_is_not_believed(cha
             await asyncio.sleep(chance.uniform(0, 1))
             old.resume()
             began = time.monotonic()
-            late = [await accepted(w, f"late{number}", tokens=3) for number in range(5)]
+            late = [await submitted(w, f"late{number}", tokens=3) for number in range(5)]
             for job in late:
                 assert await job.text(timeout=30) == w.text(3)
             assert time.monotonic() - began < FAILOVER_S
@@ -130,7 +109,7 @@ async def test_jobs_submitted_to_a_queue_whose_old_primary_is_still_there_are_ru
         old = await w.sentinels.primary()
         await w.sentinels.fail_over()
         await asyncio.sleep(chance.uniform(0, 0.5))
-        jobs = [await accepted(w, f"job{number}", tokens=3) for number in range(5)]
+        jobs = [await submitted(w, f"job{number}", tokens=3) for number in range(5)]
         assert await w.sentinels.primary() is not old
         for job in jobs:
             assert await job.text(timeout=30) == w.text(3)
