@@ -17,6 +17,7 @@ from tailrace.joblog import APPEND, Broker, LogRefusal, Lost, in_our_words, refu
 from tailrace.queue import Outage
 from tailrace.schemas import BrokerUnavailable, TailraceError
 from tailrace.worker.log_writer import LogWriter
+from tailrace.worker.memory import Line
 from tailrace.worker.relay_counts import RelayCounts
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class Lane:
                 await asyncio.sleep(max(0.0, SPACING_S - (loop.time() - began)))
 
     async def _flush(self, writers: Iterable[LogWriter]) -> None:
-        sending: list[LogWriter] = []
+        sending: list[tuple[LogWriter, list[Line]]] = []
         commands: list[bytes] = []
         for writer in writers:
             if writer.refusal is not None:
@@ -89,13 +90,16 @@ class Lane:
                 await self._reclaim(writer)
             command = writer.take()
             if command is not None:
-                sending.append(writer)
+                sending.append((writer, writer.sent))
                 commands.append(command)
         if not commands:
             return
         self._counts.appends += len(commands)
         answers = await self._ask(commands)
-        for number, (writer, answer) in enumerate(zip(sending, answers, strict=True)):
+        for number, ((writer, sent), answer) in enumerate(zip(sending, answers, strict=True)):
+            if writer.sent is not sent:
+                # It has gone to another lane meanwhile, and is acknowledged there.
+                continue
             if isinstance(answer, AskError) and not isinstance(answer, MovedError):
                 answer = await self._asked(answer, commands[number])
             if isinstance(answer, NoScriptError):
