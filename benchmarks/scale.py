@@ -277,7 +277,7 @@ def table(bills: Sequence[Bill], price: float = 1.0) -> list[str]:
 def section(bills: Sequence[Bill], price: float = 1.0) -> str:
     load = bills[0].load
     told = (
-        f"{load.rate:g} tokens a second and stream, {load.tokens} tokens a job, {load.readers:g} readers a job through gateways, "
+        f"{load.rate:g} tokens a second and stream, {load.tokens} tokens a job, each read by {load.readers:g} through gateways, "
         f"kept for {load.retention_s:g} s, cores {load.full:.0%} full:"
     )
     return "\n".join([BEGIN, "", told, "", *table(bills, price), "", END])
