@@ -66,7 +66,7 @@ async def weak(
     server: EmbeddedServer, namespace: str, *, with_worker: bool = True, **settings: Any
 ) -> AsyncGenerator[Weak]:
     key = new_key()
-    limited = {"requests_per_minute": 1000, "concurrent_jobs": 1, "open_streams": 5}
+    limited = {"requests_per_minute": 1000, "concurrent_jobs": 1, "open_streams": 5, "sees_all": True}
     tenants = {"acme": TenantSettings.model_validate({"key_hashes": (hash_key(key),), **limited})}
     client: Any = Redis.from_url(server.tcp_url)  # pyright: ignore[reportUnknownMemberType]  # redis-py's **kwargs
     host, _, port = server.tcp_url.rpartition("@")[2].partition("/")[0].partition(":")
@@ -112,6 +112,7 @@ async def test_the_rights_are_enough_and_every_command_of_them_is_used(namespace
             assert task.status_code == 201, task.text
             assert await gateway.lists_ended("a")
             assert (await http.delete("/v1/jobs/e")).status_code == 200
+            assert "tailrace_queue_" in (await http.get("/metrics")).text
             await wait_until("it is followed no more", lambda: has_used(gateway, "unsubscribe"))
             words = rule("gateway", gateway.running.settings.keys).split()
             # On a connection that has been quiet; for a database other than 0; a producer's, for many jobs at once.
