@@ -278,7 +278,9 @@ def test_operators_see_and_do_the_same_where_the_queue_has_a_server_of_its_own(
         assert cli("top", "--json").objects[0]["queue"]["jobs"] >= 1
         done = {each["job_id"]: each["done"] for each in cli("requeue", ended, waiting, "--json").objects}
         assert done == {ended: "new", waiting: "forward"}
-        assert {"server", "queue"} <= {each["about"] for each in cli("doctor", "--no-upstreams", "--json").objects}
+        assert {"logs", "queue", "servers"} <= {
+            each["about"] for each in cli("doctor", "--no-upstreams", "--json").objects
+        }
         assert cli("purge", "jobs", "--all", "--json", "--yes").objects[0]["removed"] == 1
         assert cli("purge", "namespace", "--confirm", namespace).code == ExitCode.OK
         other: Any = Redis.from_url(queue.url)  # pyright: ignore[reportUnknownMemberType]  # its **kwargs

@@ -15,7 +15,8 @@ from tailrace.cli.exits import ExitCode
 from tailrace.cli.options import Config, Json, Namespace, RedisUrl, settings_of
 from tailrace.cli.output import Output, printable, reporting
 from tailrace.joblog import Broker, connected
-from tailrace.joblog.suitability import Finding, check_server
+from tailrace.joblog.all_servers import check_servers
+from tailrace.joblog.suitability import Finding
 from tailrace.schemas import BrokerUnavailable, InvalidRequest, Settings, TailraceError
 
 if TYPE_CHECKING:
@@ -116,15 +117,17 @@ async def _server(settings: Settings) -> list[tuple[str, Finding]]:
                 if folder is not None:
                     found.append(("embedded", disk(folder)))
             async with connected(url, settings.queue_url) as broker:
-                findings = await check_server(broker.redis, settings.keys, role=None)
-                found += [("server", finding) for finding in (*findings, durability(findings))]
-                found.append(("server", await _clock(broker)))
-                if broker.apart:
-                    found += [
-                        ("queue", each) for each in await check_server(broker.queue.redis, settings.keys, role=None)
-                    ]
-                if not on_trial:
-                    found += [("jobs", finding) for finding in await _jobs(broker, settings)]
+                servers = await check_servers(broker, settings.keys, role=None)
+                for server in servers.each:
+                    found += [(server.name, finding) for finding in server.findings]
+                    if not server.away:
+                        found.append((server.name, durability(server.findings)))
+                found += [("servers", finding) for finding in servers.together]
+                queue = next(server for server in servers.each if server.holds != "logs")
+                if not queue.away:
+                    found.append((queue.name, await _clock(broker.queue)))
+                    if not on_trial:
+                        found += [("jobs", finding) for finding in await _jobs(broker, settings)]
     except BrokerUnavailable as error:
         found.append(("server", Finding("error", "unavailable", *_what_and_cure(error))))
     except InvalidRequest:

@@ -113,6 +113,14 @@ def told(report: SweepReport) -> Iterator[Finding]:
             "look into the logs of the workers (their sweeps fail?), or start more of them" if alive else _START,
             {"count": report.late},
         )
+    if report.away:
+        yield JobsFinding(
+            "warning",
+            "out-of-reach",
+            f"{_jobs(report.away)} open on a server that does not answer: they stand still",
+            "bring it back, or its replica; then they go on, or a worker's sweep ends them",
+            {"count": report.away},
+        )
     on_the_way = bool(alive) and not report.late
     for found, (what, cure) in _TOLD.items():
         count, ids = report.findings.get(found, 0), report.jobs.get(found, ())
@@ -145,7 +153,7 @@ def _summary(report: SweepReport, alive: list[WorkerCard]) -> Finding:
     running = sum(card.jobs for card in alive)
     crew = f"{len(alive)} worker{'' if len(alive) == 1 else 's'}"
     what = f"{_jobs(report.open)} open, {report.queued} in the queue (waiting or running)"
-    if report.checked < report.open:
+    if report.checked + report.away < report.open:
         what += f"; the {report.checked} whose check is due first were looked at"
     if alive:
         return JobsFinding("ok", "open", f"{what}; {crew} with {_jobs(running)}", fields=fields)

@@ -1,12 +1,13 @@
 """One look at everything that runs: workers, queue, streams, what ended last. Four round trips, whatever the number of jobs."""
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tailrace.joblog import Broker, decode_snapshot, in_our_words
-from tailrace.schemas import END, FIRST, HistoryLost, Keys, Position, Status, parse_position
+from tailrace.schemas import END, FIRST, BrokerUnavailable, HistoryLost, Keys, Position, Status, parse_position
 from tailrace.worker.registry import WorkerCard, known_workers
 
 #: Running jobs that one look takes in, and jobs that ended.
@@ -161,13 +162,11 @@ async def look_around(broker: Broker, keys: Keys) -> Fleet:
             *ended_streams,
         ]
     )
-    # Of the server that has the logs: that is the one that fills up.
-    (info,) = await broker.many([("INFO", "memory")])
+    memory, limit = await _memory(broker)
     for answer in answers:
         if isinstance(answer, Exception):
             raise in_our_words(answer) or answer
     opened, queued, due, first, held, *ended = answers
-    memory, limit = _memory(info)
     entries = sorted((entry for stream in ended for entry in stream), key=_entry_order, reverse=True)
     job_ids = [job_id for each in held if (job_id := keys.job_of(each.decode(errors="replace"))) is not None]
     last_ids = list(dict.fromkeys(_text(fields, b"job") for _, fields in entries[:_ENDED]))
@@ -278,8 +277,24 @@ def _entry_order(entry: Any) -> tuple[int, int]:
     return int(epoch), int(seq)
 
 
-def _memory(info: Any) -> tuple[int | None, int]:
+async def _memory(broker: Broker) -> tuple[int | None, int]:
+    """What the servers of the logs use together, those that fill up, and how much they may (0: no limit). Of several, those
+    that answer."""
+    said = await asyncio.gather(
+        *(part.many([("INFO", "memory")]) for part in broker.parts.values()), return_exceptions=True
+    )
+    known: list[tuple[int, int]] = []
+    for each in said:
+        if isinstance(each, BaseException) and not (broker.spread and isinstance(each, BrokerUnavailable)):
+            raise each
+        if not isinstance(each, BaseException) and (told := _told(each[0])) is not None:
+            known.append(told)
+    limits = [limit for _, limit in known]
+    return (sum(used for used, _ in known) if known else None), (sum(limits) if all(limits) else 0)
+
+
+def _told(info: Any) -> tuple[int, int] | None:
     try:
         return int(info["used_memory"]), int(info.get("maxmemory", 0))
     except (LookupError, ValueError, TypeError, AttributeError):  # refused
-        return None, 0
+        return None

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import Any, Final, TypeVar
 
 from tailrace.joblog import connected_by
-from tailrace.joblog.suitability import require_suitable
+from tailrace.joblog.all_servers import require_servers
 from tailrace.schemas import Settings
 from tailrace.telemetry.logs import log_to_stderr
 from tailrace.telemetry.tracing_sdk import traces
@@ -62,11 +62,16 @@ def with_server(settings: Settings) -> Settings:
 
 
 async def require_server(settings: Settings) -> None:
-    """Raises: BrokerUnavailable, BrokerUnsuitable with its cure."""
+    """Look at every server before anything is served. One of a cluster's that is away is a warning: the others' jobs go on.
+
+    Raises: BrokerUnavailable, BrokerUnsuitable with its cure.
+    """
     async with connected_by(settings) as broker:
-        for finding in await require_suitable(broker.redis, settings.keys):
-            if finding.level == "warning":
-                logger.warning("Redis: %s (%s)", finding.what, finding.cure)
+        found = await require_servers(broker, settings.keys)
+        for name, finding in found:
+            if finding.level != "ok":
+                where = f"Redis, {name}" if len(found.each) > 1 else "Redis"
+                logger.warning("%s: %s (%s)", where, finding.what, finding.cure)
 
 
 @contextmanager

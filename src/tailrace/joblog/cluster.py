@@ -5,7 +5,7 @@ Only logs live here: the queue, and what is not one job's, have a server of thei
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -16,6 +16,7 @@ from tailrace.joblog.cluster_map import SCHEMES, Address, ClusterMap, named_by
 from tailrace.joblog.connections import Broker, Script
 from tailrace.joblog.pipe import Pipe
 from tailrace.joblog.pubsub import PubSub, Take
+from tailrace.joblog.tasks import end
 from tailrace.joblog.translation import Word, translated
 from tailrace.joblog.wire import pack
 
@@ -45,8 +46,8 @@ class ClusterBroker(Broker):
         return self._map.node(self._map.primaries[0]).redis
 
     @property
-    def servers(self) -> list[Redis]:
-        return [self._map.node(address).redis for address in self._map.primaries]
+    def parts(self) -> Mapping[Address, Broker]:
+        return {address: self._map.node(address) for address in self._map.primaries}
 
     @property
     def spread(self) -> bool:
@@ -87,6 +88,20 @@ class ClusterBroker(Broker):
         failed = [each for each in found if each is not None]
         if len(failed) == len(found):
             raise failed[0]
+
+    async def now_ms(self) -> int:
+        """The clock of the primary that answers first: one that is away must not keep the others' jobs from being judged."""
+        with translated():
+            if not self._map.known:
+                await self._map.look()
+        asking = {asyncio.create_task(node.now_ms(), name="tailrace-cluster-clock") for node in self.parts.values()}
+        waiting, told = asking, set[asyncio.Task[int]]()
+        try:
+            while waiting and not any(task.exception() is None for task in told):
+                told, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            return min(told, key=lambda task: task.exception() is not None).result()
+        finally:
+            await end(asking)
 
     async def asked(self, error: AskError, packed: bytes, place: Address = "") -> Any:
         _, answer = await self._map.node(named_by(error, place)).shared_pipe.ask([pack(("ASKING",)), packed])

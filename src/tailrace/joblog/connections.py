@@ -72,9 +72,9 @@ class Broker:
         return self._queue is not None
 
     @property
-    def servers(self) -> Sequence[Redis]:
-        """A client of each server that has logs."""
-        return [self.redis]
+    def parts(self) -> "Mapping[str, Broker]":
+        """By place, each server that has logs as a broker of its own: for what one does on every server. As far as is known."""
+        return {"": self}
 
     @property
     def spread(self) -> bool:

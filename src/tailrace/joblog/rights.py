@@ -10,6 +10,8 @@ from typing import Final, Literal
 from tailrace.schemas import Keys
 
 Role = Literal["worker", "gateway", "producer", "consumer"]
+Holds = Literal["all", "logs", "queue"]
+"""What a server has: the jobs' logs, the queue and all that is not one job's, or both."""
 
 #: From the most to the least.
 ROLES: Final[tuple[Role, ...]] = ("worker", "gateway", "producer", "consumer")
@@ -26,11 +28,24 @@ _COMMANDS: Final[dict[Role, str]] = {
     "+pexpireat +xadd +xlen +xrange +xrevrange +xtrim +zadd +zcard +zrem +zscore +lpush +ltrim +publish",
     "consumer": "+ping +select +time +exists +get +xlen +xrange +xrevrange +subscribe +unsubscribe",
 }
+#: What a node of a cluster is asked too: who serves which slot, a key on its way to another node, sharded channels.
+_CLUSTER_COMMANDS: Final[dict[Role, str]] = {
+    "worker": "+cluster|info +cluster|slots +asking",
+    "gateway": "+cluster|info +cluster|slots +asking +spublish +ssubscribe +sunsubscribe",
+    "producer": "+cluster|info +cluster|slots +asking +spublish",
+    "consumer": "+cluster|info +cluster|slots +asking +ssubscribe +sunsubscribe",
+}
 _PROBE_TTL_MS: Final = 10_000
+_KEYLESS: Final = frozenset({"PING", "TIME", "EVALSHA", "SCRIPT"})
+_KEYLESS_SCRIPT: Final = ("EVAL", "return 1", 0)
+_KEY_AT: Final[dict[str | int, int]] = {"EVAL": 3}
 
 
-def rule(role: Role, keys: Keys) -> str:
-    """What follows `ACL SETUSER <user> on ><password>` for a user that is this and nothing more."""
+def rule(role: Role, keys: Keys, *, cluster: bool = False) -> str:
+    """What follows `ACL SETUSER <user> on ><password>` for a user that is this and nothing more; `cluster`: on its nodes.
+
+    The same wherever logs and queue are, so that one user is good for both; a server's own part of it would do there.
+    """
     names = keys.namespace
     where = {
         "worker": f"~{names}:* ~arq:*:{names}:* &{names}:*",
@@ -42,7 +57,7 @@ def rule(role: Role, keys: Keys) -> str:
         f"&{keys.live('*')} &{keys.worker('*')}",
         "consumer": f"%R~{keys.log('*')} %R~{keys.snapshot('*')} &{keys.live('*')}",
     }
-    return f"{where[role]} {_COMMANDS[role]}"
+    return f"{where[role]} {_COMMANDS[role]}" + (f" {_CLUSTER_COMMANDS[role]}" if cluster else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +68,34 @@ class Probe:
     command: tuple[str | int, ...]
 
 
-def probes(keys: Keys, probe: str) -> list[Probe]:
-    """In the order to send them: what is written is removed again at the end, and has a time to live."""
+def probes(keys: Keys, probe: str, holds: Holds = "all", *, cluster: bool = False) -> list[Probe]:
+    """In the order to send them: what is written is removed again at the end, and has a time to live. `holds`: what the
+    server has; `cluster`: whether it is a node of one."""
+    of_job = {keys.log(probe), keys.request(probe), keys.snapshot(probe), keys.live(probe)}
+    found = [
+        each
+        for each in _all_probes(keys, probe)
+        if "all" in (holds, where := _needed_on(each.command, of_job)) or where == holds
+    ]
+    if not cluster:
+        return found
+    asked = [Probe(ROLES, command) for command in (("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"), ("ASKING",))]
+    return [*asked, *(_sharded(each) for each in found)]
+
+
+def _needed_on(command: tuple[str | int, ...], of_job: set[str]) -> Holds:
+    """Where a role calls this: by its first key, or its channel."""
+    if command[0] in _KEYLESS or command[:3] == _KEYLESS_SCRIPT:
+        return "all"
+    return "logs" if command[_KEY_AT.get(command[0], 1)] in of_job else "queue"
+
+
+def _sharded(probe: Probe) -> Probe:
+    name, *rest = probe.command
+    return Probe(probe.roles, ("SPUBLISH", *rest)) if name == "PUBLISH" else probe
+
+
+def _all_probes(keys: Keys, probe: str) -> list[Probe]:
     log, request, snapshot, queued = keys.log(probe), keys.request(probe), keys.snapshot(probe), keys.queued(probe)
     words = f"{keys.namespace}:{{{probe}}}:words"
     script = "return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"
@@ -71,6 +112,7 @@ def probes(keys: Keys, probe: str) -> list[Probe]:
     ]
     writers: list[tuple[str | int, ...]] = [
         ("EVAL", script, 1, request, "probe", _PROBE_TTL_MS),
+        _KEYLESS_SCRIPT,
         ("EVALSHA", "0" * 40, 0),
         ("SCRIPT", "LOAD", script),
         ("GETRANGE", request, 0, 1),
@@ -125,9 +167,10 @@ def probes(keys: Keys, probe: str) -> list[Probe]:
         *(Probe(("worker", "gateway", "producer"), command) for command in writers),
         *(Probe(("worker", "gateway"), command) for command in gateways),
         *(Probe(("worker",), command) for command in workers),
-        Probe(("worker", "gateway", "producer"), ("DEL", request, log, snapshot, words)),
+        Probe(("worker", "gateway", "producer"), ("DEL", request, log, snapshot)),
+        Probe(("worker", "gateway", "producer"), ("DEL", words)),
     ]
 
 
 SUBSCRIBERS: Final[tuple[Role, ...]] = ("worker", "gateway", "consumer")
-"""Who subscribes. Tried apart: it needs a connection of its own."""
+"""Who subscribes, to what is published where logs are. Tried apart: it needs a connection of its own."""

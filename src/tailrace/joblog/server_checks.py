@@ -31,7 +31,9 @@ SHORT_NODES_BYTES: Final = 1024
 #: The settings that are judged, if we may see them.
 SETTINGS: Final = (
     "busy-reply-threshold",
+    "cluster-node-timeout",
     "lua-time-limit",
+    "min-replicas-max-lag",
     "min-replicas-to-write",
     "stream-node-max-bytes",
     "timeout",

@@ -10,21 +10,29 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, cast
 
 import redis.asyncio
 from redis.asyncio import SSLConnection
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
+    ClusterDownError,
+    MovedError,
     NoPermissionError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from tailrace.joblog.rights import ROLES, SUBSCRIBERS, Probe, Role, probes, rule
+from tailrace.joblog.connections import Broker
+from tailrace.joblog.replica_checks import of_cluster, of_replication
+from tailrace.joblog.rights import ROLES, SUBSCRIBERS, Holds, Probe, Role, probes, rule
+from tailrace.joblog.sentinel import SentinelPool
 from tailrace.joblog.server_checks import SETTINGS, Finding, certificate_end, of_certificate, of_info, of_settings
 from tailrace.joblog.translation import in_our_words
 from tailrace.schemas.errors import BrokerUnavailable, BrokerUnsuitable
@@ -37,19 +45,27 @@ OLDEST_VALKEY: Final = (7, 2)
 # One stalled subscriber may take this much memory before it is cut off; the server's default is 32 MB.
 PUBSUB_LIMIT_BYTES: Final = 16 * 1024 * 1024
 NEARLY_FULL: Final = 0.8
+#: So many ids are tried for one whose slot a node serves.
+_MOST_IDS: Final = 2000
 
 
 async def check_server(
-    redis: redis.asyncio.Redis, keys: Keys | None = None, *, role: Role | None = "worker"
+    redis: redis.asyncio.Redis,
+    keys: Keys | None = None,
+    *,
+    role: Role | None = "worker",
+    holds: Holds = "all",
+    serves: Callable[[str], bool] | None = None,
 ) -> list[Finding]:
     """Everything that was looked at, in the order in which it matters; `ok` findings included. `role`: what the user must
-    be allowed to do; None: what any role does is enough.
+    be allowed to do; None: what any role does is enough. `holds`: what is on this server; `serves`: of a node of a cluster,
+    whether a key is there.
 
     Raises: BrokerUnavailable if the server cannot be reached or is not ready yet, BrokerUnsuitable if its certificate is
     not trusted.
     """
     try:
-        return await _check(redis, keys or Keys(), role)
+        return await _check(redis, keys or Keys(), role, holds, serves)
     except (AuthenticationError, AuthorizationError) as error:
         return [_error("auth", f"the server refuses the login: {error}", "correct user and password in the Redis URL")]
     except (RedisConnectionError, RedisTimeoutError, OSError) as error:
@@ -83,23 +99,32 @@ def _ok(code: str, what: str) -> Finding:
     return Finding("ok", code, what)
 
 
-async def _check(redis: redis.asyncio.Redis, keys: Keys, role: Role | None) -> list[Finding]:
+async def _check(
+    redis: redis.asyncio.Redis, keys: Keys, role: Role | None, holds: Holds, serves: Callable[[str], bool] | None
+) -> list[Finding]:
     info = await _info(redis)
+    node = serves is not None
     if info is None:
         may_read = "let this user call INFO, or check version (7.0 or later), noeviction and AOF by hand"
         findings = [_warning("info", "the server does not tell about itself (INFO)", may_read)]
     else:
         checks: tuple[Callable[[Mapping[str, Any]], Finding], ...] = (
-            _version, _cluster, _role, _eviction, _memory, _aof, _last_write,
+            _version, partial(_cluster, holds, node=node), partial(_role, node=node), _eviction, _memory, _aof, _last_write,
         )  # fmt: skip
         findings = [check(info) for check in checks]
         if info.get("aof_enabled"):
             findings.append(_fsync(await _config(redis, "appendfsync")))
     findings.append(_pubsub_limit(await _config(redis, "client-output-buffer-limit")))
     findings += of_info(info or {})
-    findings += of_settings({name: await _config(redis, name) for name in SETTINGS}, info)
+    settings = {name: await _config(redis, name) for name in SETTINGS}
+    findings += of_settings(settings, info)
+    if node:
+        findings += of_cluster(await _told(redis, "CLUSTER", "INFO"), settings, info)
+    else:
+        watched = isinstance(redis.connection_pool, SentinelPool)
+        findings += of_replication(settings, info or {}, holds, watched=watched)
     findings += await _certificate(redis)
-    findings.append(await _rights(redis, keys, role))
+    findings.append(await _rights(redis, keys, role, holds, serves))
     return findings
 
 
@@ -119,6 +144,18 @@ async def _config(redis: redis.asyncio.Redis, name: str) -> str | None:
         return None
     value: Any = found.get(name, found.get(name.encode()))
     return value.decode() if isinstance(value, bytes) else value
+
+
+async def _told(redis: redis.asyncio.Redis, *command: str) -> dict[str, str]:
+    """The lines of an answer, by their names; nothing where we may not ask."""
+    try:
+        text: Any = await cast("Any", redis).execute_command(*command)
+    except ResponseError:
+        return {}
+    if isinstance(text, dict):
+        return {str(name): str(value) for name, value in text.items()}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - foreign
+    lines = (text.decode() if isinstance(text, bytes) else str(text)).splitlines()
+    return {name: value for name, colon, value in (line.partition(":") for line in lines) if colon}
 
 
 async def _certificate(redis: redis.asyncio.Redis) -> list[Finding]:
@@ -154,15 +191,28 @@ def _version(info: Mapping[str, Any]) -> Finding:
     return _ok("version", f"{name} {told}")
 
 
-def _cluster(info: Mapping[str, Any]) -> Finding:
-    if info.get("cluster_enabled"):
-        return _error("cluster", "the server runs in cluster mode", "use one server that is no cluster")
-    return _ok("cluster", "one server, no cluster")
+def _cluster(holds: Holds, info: Mapping[str, Any], *, node: bool) -> Finding:
+    clustered = bool(info.get("cluster_enabled"))
+    if node:
+        if clustered:
+            return _ok("cluster", "a node of a cluster")
+        return _error("cluster", "the server is no node of a cluster", "write redis:// instead of redis+cluster://")
+    if not clustered:
+        return _ok("cluster", "one server, no cluster")
+    cures: dict[Holds, str] = {
+        "all": "name the cluster as one, for the logs (TAILRACE_REDIS_URL=redis+cluster://host:port,...), and a server with one "
+        "primary for the queue (TAILRACE_QUEUE_URL)",
+        "logs": "name the cluster as one: TAILRACE_REDIS_URL=redis+cluster://host:port,...",
+        "queue": "let TAILRACE_QUEUE_URL name a server with one primary that is no cluster: only logs can be on a cluster",
+    }
+    return _error("cluster", "the server runs in cluster mode", cures[holds])
 
 
-def _role(info: Mapping[str, Any]) -> Finding:
+def _role(info: Mapping[str, Any], *, node: bool) -> Finding:
     if info.get("role", "master") != "master":
         of = f"{info.get('master_host')}:{info.get('master_port')}"
+        if node:
+            return _warning("replica", f"the node has become a replica of {of}", "look again: the map is on its way")
         return _error("replica", f"the server is a replica of {of} and takes no writes", "use the primary's URL")
     return _ok("replica", "a primary")
 
@@ -233,21 +283,31 @@ def _number(info: Mapping[str, Any], field: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-async def _rights(redis: redis.asyncio.Redis, keys: Keys, role: Role | None) -> Finding:
-    probe = f"probe-{secrets.token_hex(8)}"
-    tried = probes(keys, probe)
+async def _rights(
+    redis: redis.asyncio.Redis, keys: Keys, role: Role | None, holds: Holds, serves: Callable[[str], bool] | None
+) -> Finding:
+    probe = _probe_id(keys, serves)
+    tried = probes(keys, probe, holds, cluster=serves is not None)
     async with redis.pipeline(transaction=False) as pipeline:
         for each in tried:
             pipeline.execute_command(*each.command)  # pyright: ignore[reportUnknownMemberType] - **kwargs without a type
         answers: list[Any] = await pipeline.execute(raise_on_error=False)
-    tried.append(Probe(SUBSCRIBERS, ("SUBSCRIBE", keys.live(probe))))
-    answers.append(await _subscribe(redis, keys.live(probe)))
+    heard = Probe(SUBSCRIBERS, ("SUBSCRIBE", keys.live(probe)))
+    if holds == "queue":
+        heard = Probe(("worker",), ("SUBSCRIBE", keys.worker(probe)))
+    elif serves is not None:
+        heard = Probe(SUBSCRIBERS, ("SSUBSCRIBE", keys.live(probe)))
+    tried.append(heard)
+    answers.append(await _subscribe(redis, *map(str, heard.command)))
     refused: dict[Role, set[str]] = {each: set() for each in ROLES}
     broken: list[str] = []
     for each, answer in zip(tried, answers, strict=True):
         if isinstance(answer, NoPermissionError):
             for who in each.roles:
                 refused[who].add(str(each.command[0]))
+        # A slot that is on its way, or not served: `cluster-state` tells of that.
+        elif isinstance(answer, (MovedError, AskError, TryAgainError, ClusterDownError)):
+            continue
         elif isinstance(answer, (RedisConnectionError, RedisTimeoutError)):
             raise answer
         elif isinstance(answer, RedisError) and not str(answer).startswith(("NOSCRIPT", "No matching script")):
@@ -259,7 +319,7 @@ async def _rights(redis: redis.asyncio.Redis, keys: Keys, role: Role | None) -> 
             "acl",
             f"this user may not call {', '.join(sorted(refused[wanted]))} on tailrace's keys and channels, as a "
             f"{wanted} must",
-            f"ACL SETUSER <user> {rule(wanted, keys)}",
+            f"ACL SETUSER <user> {rule(wanted, keys, cluster=serves is not None)}",
         )
     if broken:
         return _error("write", f"the server refuses what tailrace needs ({broken[0]})", "see its log and its memory")
@@ -268,12 +328,22 @@ async def _rights(redis: redis.asyncio.Redis, keys: Keys, role: Role | None) -> 
     return _ok("acl", told + (f", not what {' or '.join(others)} does" if others else ""))
 
 
-async def _subscribe(redis: redis.asyncio.Redis, channel: str) -> RedisError | None:
-    async with redis.pubsub() as pubsub:  # pyright: ignore[reportUnknownMemberType] - **kwargs without a type
-        try:
-            await pubsub.subscribe(channel)  # pyright: ignore[reportUnknownMemberType] - **kwargs without a type
-            # The refusal comes as the answer to SUBSCRIBE.
-            await pubsub.get_message(timeout=5)
-        except NoPermissionError as error:
-            return error
+def _probe_id(keys: Keys, serves: Callable[[str], bool] | None) -> str:
+    """An id that no job has, whose keys the server has."""
+    ids = (f"probe-{secrets.token_hex(8)}" for _ in range(_MOST_IDS))
+    # Of a node whose slots are not known nothing can be tried: another answers with MOVED.
+    return next((probe for probe in ids if serves is None or serves(keys.log(probe))), "probe")
+
+
+async def _subscribe(redis: redis.asyncio.Redis, command: str, channel: str) -> RedisError | None:
+    # redis-py's own way cannot SSUBSCRIBE, but for a cluster.
+    connection = await Broker(redis).own_connection()
+    try:
+        await connection.send_command(command, channel)
+        await connection.read_response()
+    except ResponseError as error:
+        # A refusal is one of them. Where a cluster's slot is elsewhere, that is the answer.
+        return error
+    finally:
+        await connection.disconnect(nowait=True)
     return None

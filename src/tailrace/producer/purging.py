@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from tailrace.joblog import Broker, Overview, look
+from tailrace.joblog import Broker, Overview, in_our_words, look
 from tailrace.producer.submitting import Producer
 from tailrace.queue import IN_PROGRESS_PREFIX, RETRY_PREFIX, payload_key
 from tailrace.schemas import HistoryLost, InvalidRequest, JobNotFound, Keys, check_group, check_job_id
@@ -114,16 +114,29 @@ class Purger:
                 async for names in _walk(broker, pattern):
                     count += len(names)
                     for begin in range(0, len(names) if remove else 0, _TOGETHER):
-                        await broker.call("UNLINK", *names[begin : begin + _TOGETHER])
+                        await _unlink(broker, names[begin : begin + _TOGETHER])
                     yield count
 
 
+async def _unlink(broker: Broker, names: list[str]) -> None:
+    if not broker.spread:
+        await broker.call("UNLINK", *names)
+        return
+    # Each has a slot of its own, and may be with another node by now.
+    for answer in await broker.many([("UNLINK", name) for name in names]):
+        if isinstance(answer, Exception):
+            raise in_our_words(answer) or answer
+
+
 async def _walk(broker: Broker, pattern: str) -> AsyncGenerator[list[str]]:
-    """The names of a server's keys, step by step; one may come twice. Raises: BrokerUnavailable, BrokerUnsuitable."""
-    cursor: Any = 0
-    while True:
-        cursor, names = await broker.call("SCAN", cursor, "MATCH", pattern, "COUNT", _STEP)
-        # A key that is no text is none of ours.
-        yield list(dict.fromkeys(text for name in names if (text := name.decode(errors="replace")).isascii()))
-        if not int(cursor):
-            return
+    """The names of all keys on the broker's servers, step by step; one may come twice, and one that moves to another server
+    meanwhile may not come. Raises: BrokerUnavailable, also if one of several is away; BrokerUnsuitable."""
+    await broker.look_again()
+    for server in broker.parts.values():
+        cursor: Any = 0
+        while True:
+            cursor, names = await server.call("SCAN", cursor, "MATCH", pattern, "COUNT", _STEP)
+            # A key that is no text is none of ours.
+            yield list(dict.fromkeys(text for name in names if (text := name.decode(errors="replace")).isascii()))
+            if not int(cursor):
+                break

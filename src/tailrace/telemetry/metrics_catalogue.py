@@ -212,7 +212,8 @@ WEBHOOKS_OPEN: Final = Metric(
 REDIS_UP: Final = Metric(
     "tailrace_redis_up",
     "gauge",
-    '1 if Redis answered within two seconds, else 0: the server of the "logs", and that of the "queue" if it is another.',
+    '1 if Redis answered within two seconds, else 0: the server of the "logs", and that of the "queue" if it is another. Each '
+    "primary of a cluster by its address.",
     ("server",),
 )
 REDIS_RESPONSE: Final = Metric("tailrace_redis_response_seconds", "gauge", "How long it took to answer.", ("server",))

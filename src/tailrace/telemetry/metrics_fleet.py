@@ -9,6 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from redis.exceptions import NoPermissionError
@@ -49,11 +50,21 @@ class Fleet:
         """The figures, at most `kept_s` old. Never raises for what Redis does: then it is not up."""
         async with self._lock:
             if time.perf_counter() >= self._until:
-                servers = {"logs": self._broker, **({"queue": self._broker.queue} if self._broker.apart else {})}
+                servers = await self._servers()
                 found = await asyncio.gather(*(_server(*each) for each in servers.items()), self._fleet())
                 self._samples = [sample for samples in found for sample in samples]
                 self._until = time.perf_counter() + self._kept_s
             return self._samples
+
+    async def _servers(self) -> Mapping[str, Broker]:
+        """By their labels; a cluster's primaries by their addresses: as many as there are, and those that are gone go."""
+        broker = self._broker
+        if broker.spread:
+            with suppress(TailraceError, TimeoutError):
+                async with asyncio.timeout(PATIENCE_S):
+                    await broker.look_again()
+        logs = dict(broker.parts) if broker.spread else {"logs": broker}
+        return logs | ({"queue": broker.queue} if broker.apart else {})
 
     async def _fleet(self) -> list[Sample]:
         try:

@@ -81,8 +81,9 @@ class Glance:
         return (deadline if isinstance(deadline, int) else now_ms) + int(GRACE_S * 1000) + 1000
 
 
-async def glance(broker: Broker, keys: Keys, job_ids: Sequence[str]) -> list[Glance | None]:
-    """Look at many jobs in one round trip; None for one whose keys hold something that is none of ours.
+async def glance(broker: Broker, keys: Keys, job_ids: Sequence[str]) -> list[Glance | BrokerUnavailable | None]:
+    """Look at many jobs in one round trip; None for one whose keys hold something that is none of ours. Of several servers
+    one may be away: what its jobs have is not known, and the others' are looked at.
 
     Raises: BrokerUnavailable, BrokerUnsuitable.
     """
@@ -100,23 +101,32 @@ async def glance(broker: Broker, keys: Keys, job_ids: Sequence[str]) -> list[Gla
     # The queue first: a job that ends meanwhile is not taken for one that the queue has forgotten.
     if broker.apart:
         scores = await broker.queue.many(queued)
-        answers = await broker.many(commands)
+        try:
+            answers = await broker.many(commands)
+        except BrokerUnavailable as error:
+            if not broker.spread:
+                raise
+            return [error] * len(job_ids)  # those that were asked are all away; there are others
     else:
         both = await broker.many([*queued, *commands])
         scores, answers = both[: len(queued)], both[len(queued) :]
-    return [
+    found = [
         _glance(job_id, [*answers[number * _COMMANDS : (number + 1) * _COMMANDS], scores[number]])
         for number, job_id in enumerate(job_ids)
     ]
+    away = [each for each in found if isinstance(each, BrokerUnavailable)]
+    if away and not broker.spread:
+        raise away[0]
+    return found
 
 
-def _glance(job_id: str, answers: Sequence[Any]) -> Glance | None:
+def _glance(job_id: str, answers: Sequence[Any]) -> Glance | BrokerUnavailable | None:
     for answer in answers:
         if isinstance(answer, Exception):
             ours = in_our_words(answer)
-            if isinstance(ours, BrokerUnavailable) or ours is None:
-                raise ours or answer
-            return None
+            if ours is None:
+                raise answer
+            return ours if isinstance(ours, BrokerUnavailable) else None
     top, first, there, score = answers
     try:
         job = json.loads(first[0][1][b"job"]) if first and b"job" in first[0][1] else None

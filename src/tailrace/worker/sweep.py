@@ -86,6 +86,8 @@ class SweepReport:
     """Who has announced itself within the hour; not `.alive` who has not of late, and did not take its leave."""
     now_ms: int = 0
     """The server's clock."""
+    away: int = 0
+    """Open jobs that could not be looked at: of several servers, theirs does not answer."""
 
 
 async def sweep_for_ever(
@@ -145,6 +147,11 @@ async def sweep(
         for seen in await _glances(broker, keys, job_ids, swept):
             try:
                 await _heal(broker, keys, seen, now_ms, swept, longest_wait_ms, jobs, ends)
+            except BrokerUnavailable as error:
+                if not broker.spread:
+                    raise
+                # Of several servers this job's has gone away: it is looked at again.
+                logger.debug("sweep: job %r: %s", seen.job_id, error, extra={"job_id": seen.job_id})
             except (ValueError, TypeError, LookupError) as error:  # what is there is none of ours
                 swept.skipped += 1
                 logger.debug(
@@ -165,7 +172,7 @@ async def _glances(broker: Broker, keys: Keys, job_ids: list[str], swept: Swept)
     for seen in await glance(broker, keys, job_ids):
         if seen is None:
             swept.skipped += 1
-        else:
+        elif not isinstance(seen, BrokerUnavailable):  # else its server is away: it is looked at again
             found.append(seen)
     return found
 
@@ -290,12 +297,15 @@ async def sweep_report(broker: Broker, keys: Keys, *, limit: int = A_ROUND) -> S
     now_ms = await broker.queue.now_ms()
     log_ms = await broker.now_ms() if broker.apart else now_ms
     due = with_scores(await broker.queue.call("ZRANGE", keys.open, 0, limit - 1, "WITHSCORES"))
+    away = 0
     counts: Counter[Finding] = Counter()
     jobs: dict[Finding, tuple[str, ...]] = {}
     for start in range(0, len(due), AT_ONCE):
         job_ids = [job_id for job_id, _ in due[start : start + AT_ONCE]]
         for seen in await glance(broker, keys, job_ids):
-            if seen is None:
+            if isinstance(seen, BrokerUnavailable):
+                away += 1
+            if seen is None or isinstance(seen, BrokerUnavailable):
                 continue
             finding = seen.finding(log_ms)
             counts[finding] += 1
@@ -303,7 +313,8 @@ async def sweep_report(broker: Broker, keys: Keys, *, limit: int = A_ROUND) -> S
             if finding is not Finding.WELL and len(named) < _NAMED:
                 jobs[finding] = (*named, seen.job_id)
     return SweepReport(
-        checked=len(due),
+        checked=len(due) - away,
+        away=away,
         open=await broker.queue.call("ZCARD", keys.open),
         queued=await broker.queue.call("ZCARD", keys.queue),
         late=sum(score < now_ms - NEXT_CHECK_MS for _, score in due),

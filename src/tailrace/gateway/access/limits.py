@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from tailrace.gateway.errors import ApiError
 from tailrace.joblog import Broker, Script, Word, in_our_words
-from tailrace.schemas import END, Keys
+from tailrace.schemas import END, BrokerUnavailable, Keys
 from tailrace.schemas.settings import TenantSettings
 
 _NOW: Final = """
@@ -142,6 +142,8 @@ class Limits:
                 [each for log in logs for each in (("EXISTS", log), ("XREVRANGE", log, "+", "-", "COUNT", 1))]
             )
             for number, job_id in enumerate(some):
+                if broker.spread and any(_is_away(each) for each in answers[2 * number : 2 * number + 2]):
+                    continue  # of several servers this job's is away: it may be there
                 exists, top = _checked(answers[2 * number : 2 * number + 2])
                 young = now_ms < int(held[job_id].split()[0]) + _STORED_WITHIN_MS
                 if top[0][0] == END.encode() if top else exists or not young:
@@ -157,6 +159,10 @@ def _refusal(what: str, *, retry_after_s: int = _RETRY_AFTER_S) -> ApiError:
         code="rate_limit_exceeded",
         headers={"Retry-After": str(retry_after_s)},
     )
+
+
+def _is_away(answer: Any) -> bool:
+    return isinstance(answer, Exception) and isinstance(in_our_words(answer), BrokerUnavailable)
 
 
 def _checked(answers: Sequence[Any]) -> Sequence[Any]:
