@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from tailrace.consumer.ended import Notice, notice_of
 from tailrace.joblog import Broker, Overview
-from tailrace.schemas import HistoryLost, InvalidRequest, JobNotFound, Keys, Status
+from tailrace.schemas import BrokerUnavailable, HistoryLost, InvalidRequest, JobNotFound, Keys, Status
 
 #: How many of the index are looked at for one listing.
 LOOKED_AT: Final = 2000
@@ -232,6 +232,10 @@ class Listing:
         # The index is a hint, and one damaged job, or an id that somebody planted, is no reason to show none.
         except (JobNotFound, HistoryLost, InvalidRequest, ValueError):
             return None
+        except BrokerUnavailable:
+            if not self._broker.spread:
+                raise
+            return None  # of several servers, its own is away
 
 
 def _may_be(fields: dict[bytes, bytes], may_take: Callable[[Notice], bool] | None) -> bool:

@@ -23,7 +23,7 @@ _COMMANDS: Final[dict[Role, str]] = {
     "+script|load +time +info",
     "gateway": "+ping +select +time +eval +evalsha +script|load +exists +get +getrange +hget +set +del +pttl +pexpire "
     "+pexpireat +xadd +xlen +xrange +xrevrange +xtrim +zadd +zcard +zrem +zscore +zrange +lpush +ltrim +publish +subscribe "
-    "+unsubscribe +hset +hdel +hlen +hexists +hgetall +info +zcount +xinfo",
+    "+unsubscribe +hset +hdel +hlen +hexists +hgetall +info +zcount +xinfo|stream +xinfo|groups",
     "producer": "+ping +select +time +eval +evalsha +script|load +exists +get +getrange +hget +set +del +pttl +pexpire "
     "+pexpireat +xadd +xlen +xrange +xrevrange +xtrim +zadd +zcard +zrem +zscore +lpush +ltrim +publish",
     "consumer": "+ping +select +time +exists +get +xlen +xrange +xrevrange +subscribe +unsubscribe",
