@@ -125,7 +125,7 @@ async def measure(redis_url: str, queue_url: str, *, streams: int, rate: float, 
 
             async def look() -> tuple[Count, Count, float, int]:
                 _, sent = await upstream.count()
-                logs: list[Any] = list(broker.servers)
+                logs: list[Any] = [each.redis for each in broker.parts.values()]
                 queue: Any = broker.queue.redis
                 infos = await asyncio.gather(*(redis.info() for redis in logs))
                 return count_of(infos), count_of([await queue.info()]), cpu_ns(worker.pid) / 1000, sent
@@ -157,7 +157,7 @@ async def measure(redis_url: str, queue_url: str, *, streams: int, rate: float, 
             return Traffic(
                 streams,
                 rate,
-                len(broker.servers),
+                len(broker.parts),
                 logs.each(tokens),
                 logs_read.each(tokens_read),
                 us / tokens,
