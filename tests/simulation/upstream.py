@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from tailrace.schemas import JobRequest, OpenPart, Settings, Status
+from tailrace.telemetry.metrics_counts import Counts
 from tailrace.telemetry.tracing_models import UNTRACED
 from tailrace.worker.sources import Item, Outcome, UpstreamError
 
@@ -53,8 +54,10 @@ class SimulatedUpstreams:
     temper: Temper
     """Set by the world."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    pieces = 0
+
+    def __init__(self, settings: Settings, *, counts: Counts) -> None:  # noqa: ARG002 - as the real one
+        self.counts = counts
 
     async def __aenter__(self) -> Self:
         return self
@@ -120,6 +123,7 @@ class SimulatedStream:
     """Stands in for UpstreamStream."""
 
     call = UNTRACED
+    upstream = "default"
 
     def __init__(self, upstreams: SimulatedUpstreams, call: Call, words: list[str], *, continued: bool) -> None:
         self._temper, self._chance = upstreams.temper, upstreams.chance
