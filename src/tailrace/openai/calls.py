@@ -10,7 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast
 
-from tailrace.schemas import START, Duration, InvalidRequest, OnRestart, Position, check_job_id, parse_position
+from tailrace.schemas import (
+    DEFAULT_QUEUE,
+    START,
+    Duration,
+    InvalidRequest,
+    OnRestart,
+    Position,
+    check_job_id,
+    parse_position,
+)
 from tailrace.schemas.job_headers import options_said, read_option
 
 CallApi = Literal["chat", "completions", "responses"]
@@ -36,6 +45,7 @@ class JobOptions:
     """What `submit` takes beside the request itself: for all calls of a client, or by headers for one."""
 
     upstream: str = "default"
+    queue: str = DEFAULT_QUEUE
     metadata: Mapping[str, Any] | None = None
     tags: Sequence[str] | None = None
     deadline: Duration | None = None
@@ -127,6 +137,7 @@ def _requests(call: Call, fields: dict[str, Any]) -> list[dict[str, Any]]:
             "model": model,
             "params": fields,
             "upstream": options.upstream,
+            "queue": options.queue,
             "metadata": options.metadata,
             "tags": options.tags,
             "deadline": options.deadline,

@@ -31,10 +31,13 @@ from tailrace.schemas.events import (
 )
 from tailrace.schemas.keys import (
     DEFAULT_NAMESPACE,
+    DEFAULT_QUEUE,
     Keys,
     check_group,
     check_job_id,
+    check_queue,
     follow_up_id,
+    queue_said,
 )
 from tailrace.schemas.positions import (
     END,
@@ -107,6 +110,7 @@ __all__ = [
     "CHUNK",
     "DEFAULT_DEADLINE_S",
     "DEFAULT_NAMESPACE",
+    "DEFAULT_QUEUE",
     "DEFAULT_RETENTION_S",
     "END",
     "FIRST",
@@ -179,6 +183,7 @@ __all__ = [
     "WorkerSettings",
     "check_group",
     "check_job_id",
+    "check_queue",
     "chunk_field",
     "chunk_run",
     "completions_only",
@@ -186,6 +191,7 @@ __all__ = [
     "follow_up_id",
     "parse_position",
     "position",
+    "queue_said",
     "seconds",
     "webhook_group",
 ]

@@ -19,6 +19,7 @@ concurrency = 4
 
 [worker]
 max_jobs = 100
+queues = ["interactive", "default"]        # in this order; jobs name one (submit(queue=...)), or go to "default"
 
 [webhooks.billing]                         # told of ended jobs by `tailrace webhooks`
 url = "https://billing.example.com/hooks/tailrace"
@@ -47,7 +48,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from tailrace.schemas.errors import InvalidRequest
-from tailrace.schemas.keys import DEFAULT_NAMESPACE, Keys, check_group
+from tailrace.schemas.keys import DEFAULT_NAMESPACE, DEFAULT_QUEUE, Keys, check_group, check_queue
 from tailrace.schemas.records import Status
 from tailrace.schemas.requests import RequestLimits
 from tailrace.schemas.secrets import FILE, secret_of
@@ -97,6 +98,8 @@ class UpstreamSettings(_Section):
 class WorkerSettings(_Section):
     """One worker process."""
 
+    queues: tuple[str, ...] = Field(default=(DEFAULT_QUEUE,), min_length=1)
+    """The queues that it takes jobs from. What is due in the first one goes before what is due in the second."""
     max_jobs: int = Field(default=1000, ge=1)
     lease_s: float = Field(default=5.0, gt=0.1)
     """A dead worker's jobs run again after this long."""
@@ -113,6 +116,11 @@ class WorkerSettings(_Section):
     ports from there on."""
     metrics_host: str = Field(default="127.0.0.1", min_length=1)
     """The address for that; 0.0.0.0 lets other machines in."""
+
+    @field_validator("queues")
+    @classmethod
+    def _are_queues(cls, queues: tuple[str, ...]) -> tuple[str, ...]:
+        return _queues(queues)
 
 
 class WebhookSettings(_Section):
@@ -170,6 +178,8 @@ class TenantSettings(_Section):
     """The environment variable that holds a key; several keys, separated by spaces, while one is replaced."""
     sees_all: bool = False
     """Whether the jobs of all tenants are theirs to read, cancel and delete."""
+    queues: tuple[str, ...] = Field(default=(DEFAULT_QUEUE,), min_length=1)
+    """The queues that their jobs may go to. Those that name none go to the first."""
     requests_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
     """Over all gateways together. So many at once, then evenly."""
     concurrent_jobs: int | None = Field(default=None, ge=1, le=10_000)
@@ -178,6 +188,11 @@ class TenantSettings(_Section):
     """How many streams one gateway process keeps open for them."""
     max_body_bytes: int | None = Field(default=None, gt=0)
     """The most that one request may carry, if that is less than the gateway's own limit."""
+
+    @field_validator("queues")
+    @classmethod
+    def _are_queues(cls, queues: tuple[str, ...]) -> tuple[str, ...]:
+        return _queues(queues)
 
     @field_validator("key_hashes")
     @classmethod
@@ -361,6 +376,14 @@ class Settings(BaseSettings):
             if first["type"] == "extra_forbidden":
                 raise InvalidRequest(f"there is no setting {where!r}") from None
             raise InvalidRequest(f"setting {where!r}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _queues(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        check_queue(name)
+    if len({*names}) < len(names):
+        raise ValueError("a queue is named twice")
+    return names
 
 
 def webhook_group(name: str) -> str:
