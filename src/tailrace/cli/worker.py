@@ -12,7 +12,7 @@ from tailrace.cli.options import Config, Json, LogFormat, LogLevel, Namespace, R
 from tailrace.cli.output import Output, reporting
 from tailrace.cli.standins import missing_worker_extra, stand_in
 from tailrace.schemas import InvalidRequest, Settings
-from tailrace.schemas.settings import WorkerSettings
+from tailrace.schemas.sections import WorkerSettings
 
 
 def worker(

@@ -45,7 +45,6 @@ class JobOptions:
     """What `submit` takes beside the request itself: for all calls of a client, or by headers for one."""
 
     upstream: str = "default"
-    queue: str = DEFAULT_QUEUE
     metadata: Mapping[str, Any] | None = None
     tags: Sequence[str] | None = None
     deadline: Duration | None = None
@@ -55,6 +54,7 @@ class JobOptions:
     max_attempts: int = 3
     cancel_on_close: bool = False
     """Whether a stream that is closed before its end cancels its job. By default the job goes on."""
+    queue: str = DEFAULT_QUEUE
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,14 +97,8 @@ from tailrace.schemas.results import (
     Result,
     ToolCall,
 )
-from tailrace.schemas.settings import (
-    GatewaySettings,
-    Settings,
-    UpstreamSettings,
-    WebhookSettings,
-    WorkerSettings,
-    webhook_group,
-)
+from tailrace.schemas.sections import GatewaySettings, UpstreamSettings, WebhookSettings, WorkerSettings
+from tailrace.schemas.settings import Settings, webhook_group
 
 __all__ = [
     "CHUNK",

@@ -19,7 +19,7 @@ from typing import Any, Final
 from tailrace.gateway.errors import ApiError
 from tailrace.joblog import Broker, Script, Word, in_our_words
 from tailrace.schemas import DEFAULT_QUEUE, END, BrokerUnavailable, JobRequest, Keys
-from tailrace.schemas.settings import TenantSettings
+from tailrace.schemas.sections import TenantSettings
 
 _NOW: Final = """
 local time = redis.call('TIME')
