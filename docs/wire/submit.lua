@@ -54,6 +54,13 @@ local function wake_up(wake)
   redis.call('PEXPIRE', wake, 60000)
 end
 
+local function know_queue(queues, name, now_ms, ttl_ms)
+  local ttl = string.format('%.0f', ttl_ms)
+  redis.call('ZADD', queues, 'GT', string.format('%.0f', now_ms + ttl_ms), name)
+  if redis.call('PTTL', queues) < tonumber(ttl) then
+    redis.call('PEXPIRE', queues, ttl)
+  end
+end
 local function enqueue(queue, payload_key, wake, id, payload, due_ms, ttl_ms, now_ms, capacity)
   due_ms, ttl_ms, now_ms, capacity = tonumber(due_ms), tonumber(ttl_ms), tonumber(now_ms), tonumber(capacity)
   if redis.call('ZSCORE', queue, id) then
@@ -83,6 +90,7 @@ local expires = deadline + tonumber(ARGV[6]) + tonumber(ARGV[7])
 local ttl = expires - now
 local queued = enqueue(KEYS[3], KEYS[4], KEYS[5], ARGV[8], ARGV[9], due, ttl, now, tonumber(ARGV[10]))
 if queued == -1 then return {'full'} end
+if KEYS[7] then know_queue(KEYS[7], ARGV[13], now, ttl) end
 redis.call('ZADD', KEYS[6], due + tonumber(ARGV[12]), ARGV[11])
 live_longer(KEYS[6], ttl)
 store(KEYS[2], ARGV[1], ARGV[2], now, deadline, expires)

@@ -1,11 +1,12 @@
 """What doctor says of jobs and workers, and what it tells to do about them."""
 
+import json
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from cli_runs import Cli, Ran, run
+from cli_runs import Cli, Ran, Start, run
 from redis import Redis
 
 from tailrace.cli.doctor_jobs import told
@@ -70,6 +71,29 @@ def test_a_fleet_in_order_is_told_with_its_numbers_and_nothing_to_do(worked: Cli
     assert {entry["level"] for entry in found.values()} == {"ok"}
     assert len(found["open"]["workers"]) == 1
     assert "1 worker with" in found["open"]["what"]
+
+
+def test_a_queue_that_no_worker_serves_is_named_with_what_to_start(cli: Cli, start: Start) -> None:
+    def worker(*queues: str) -> None:
+        named = [word for queue in queues for word in ("--queue", queue)]
+        started = start("worker", "--rehearsal", "--json", "--namespace", cli.namespace, *named)
+        started.wait_for("\n")
+        assert json.loads(started.out.splitlines()[0])["queues"] == list(queues or ["default"])
+
+    worker()
+    job_id = cli("submit", "rehearsal:tokens=2", "--queue", "gpu").out.strip()
+    found = about_jobs(cli("doctor", "--no-upstreams", "--json"))["queue-unserved"]
+    assert (found["level"], found["queue"]) == ("warning", "gpu")
+    assert "`tailrace worker --queue gpu`" in found["cure"]
+    worker("gpu", "default")
+    assert cli("tail", job_id).code == ExitCode.OK
+    assert "queue-unserved" not in about_jobs(cli("doctor", "--no-upstreams", "--json"))
+
+
+def test_a_queue_is_named_once_and_by_a_name(cli: Cli) -> None:
+    for queues in (["a", "a"], ["a b"]):
+        ran = cli("worker", "--rehearsal", *(word for queue in queues for word in ("--queue", queue)))
+        assert (ran.code, "--queue: " in ran.err) == (ExitCode.USAGE, True)
 
 
 def test_a_worker_that_fell_silent_is_named_with_how_long_ago(cli: Cli, server: Any, namespace: str) -> None:

@@ -51,9 +51,9 @@ async def test_a_job_is_claimed_once_and_oldest_first(redis: AnyRedis, keys: Key
         await enqueue(redis, keys, job_id, ttl_ms=TTL_MS)
         await redis.zadd(keys.queue, {keys.queued(job_id): ord(job_id)})
     wait, length, _deadline, taken, *_ = await claim(redis, keys, "one", limit=2)
-    assert (wait, length, taken[::4]) == (0, 3, [keys.queued("a").encode(), keys.queued("b").encode()])
+    assert (wait, length, taken[::5]) == (0, 3, [keys.queued("a").encode(), keys.queued("b").encode()])
     wait, _, _, taken, *_ = await claim(redis, keys, "two")
-    assert taken[::4] == [keys.queued("c").encode()]
+    assert taken[::5] == [keys.queued("c").encode()]
     assert 0 < wait <= LEASE_MS
     assert (await claim(redis, keys, "three"))[3] == []
     assert await redis.llen(keys.wake) == 0, "words that announce nothing are cleared"
@@ -147,10 +147,10 @@ async def test_planted_types_do_not_stop_the_queue(redis: AnyRedis, keys: Keys) 
     await redis.rpush(RETRY_PREFIX + keys.queued("fine"), b"x")
     await redis.zadd(keys.queue, {keys.queued("never"): float("inf"), keys.queued("always"): float("-inf")})
     _, _, _, taken, _, expired = await claim(redis, keys, "one")
-    payloads = dict(zip(taken[::4], taken[2::4], strict=True))
+    payloads = dict(zip(taken[::5], taken[2::5], strict=True))
     assert payloads.keys() == {keys.queued("fine").encode(), keys.queued("list").encode()}
     assert payloads[keys.queued("list").encode()] == b"", "no payload, so the worker refuses it"
-    assert taken[3::4] == [1, 1], "claims that cannot be counted"
+    assert taken[3::5] == [1, 1], "claims that cannot be counted"
     assert expired == [keys.queued("always").encode()]
     assert (await claim(redis, keys, "two"))[0] > 0
     await redis.zrem(keys.queue, keys.queued("never"))

@@ -10,7 +10,8 @@ from tailrace.joblog import decode_snapshot
 from tailrace.schemas import END, FIRST, Entry, Keys, Position, parse_position
 from tailrace.views import TextView
 
-from .database import Stream
+from .database import Database, Stream
+from .plan import QUEUES
 from .server import Server
 from .upstream import Call
 
@@ -48,6 +49,12 @@ class Log:
         return str(json.loads(self.entries[0].value)["metadata"]["prompt"])
 
 
+def queued(db: Database, keys: Keys) -> set[bytes]:
+    """What is in any queue."""
+    found: list[dict[bytes, float]] = [db.get(keys.queue_of(name).encode(), dict) or {} for name in QUEUES]
+    return {queued_id for queue in found for queued_id in queue}
+
+
 class Watch:
     """Looks at every log after every step."""
 
@@ -59,18 +66,18 @@ class Watch:
         self.counts: Counter[str] = Counter()
         """How often what was written or lost: a simulation in which nothing happens proves nothing."""
         self.on_end: Callable[[], None] = _do_nothing
-        self._queue_key = keys.queue.encode()
+        self._queue_keys = {keys.queue_of(name).encode() for name in QUEUES}
         self.rolled_back = 0
         server.after = self.look
 
     def look(self, touched: set[bytes]) -> None:
         for key in touched & self._of_key.keys():
             self._look(key, self._of_key[key])
-        if self._queue_key in touched and not self.rolled_back:
-            queued: dict[bytes, float] = self._server.db.get(self._queue_key, dict) or {}
+        if self._queue_keys & touched and not self.rolled_back:
+            there = queued(self._server.db, self._keys)
             for log in self.logs.values():
                 if log.entries and log.end is None:
-                    assert self._keys.queued(log.job_id).encode() in queued, f"{log.job_id} is open, but not queued"
+                    assert self._keys.queued(log.job_id).encode() in there, f"{log.job_id} is open, but not queued"
 
     def went_back(self) -> None:
         """The server lost its tail: what stands is read anew, and must have stood before."""

@@ -1,5 +1,6 @@
 """The commands of Redis that tailrace uses, as far as it uses them. `tests/simulation` holds them to a real server."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -232,10 +233,11 @@ class Commands:
 
     def zadd(self, command: Sequence[bytes]) -> int:
         key, at = command[1], 2
-        only_known = only_new = False
-        while command[at].upper() in (b"XX", b"NX"):
+        only_known = only_new = only_greater = False
+        while command[at].upper() in (b"XX", b"NX", b"GT"):
             only_known |= command[at].upper() == b"XX"
             only_new |= command[at].upper() == b"NX"
+            only_greater |= command[at].upper() == b"GT"
             at += 1
         pairs = [(_score(command[number]), command[number + 1]) for number in range(at, len(command), 2)]
         zset: dict[bytes, float] | None = self.db.get(key, dict)
@@ -243,6 +245,8 @@ class Commands:
         for score, member in pairs:
             known = zset is not None and member in zset
             if (only_known and not known) or (only_new and known):
+                continue
+            if only_greater and zset is not None and score <= zset.get(member, -math.inf):
                 continue
             if zset is None:
                 zset = {}
@@ -302,6 +306,10 @@ class Commands:
             offset, count = _integer(options[at + 1]), _integer(options[at + 2])
             found = found[offset:] if count < 0 else found[offset : offset + count]
         return _flat(found, scores=b"WITHSCORES" in options)
+
+    def zremrangebyscore(self, command: Sequence[bytes]) -> int:
+        found = self.zrangebyscore(command)
+        return self.zrem([b"ZREM", command[1], *found]) if found else 0
 
     # Lists.
 
@@ -368,6 +376,7 @@ _COMMANDS: Final[dict[bytes, Command]] = {
     b"ZCARD": Commands.zcard,
     b"ZRANGE": Commands.zrange,
     b"ZRANGEBYSCORE": Commands.zrangebyscore,
+    b"ZREMRANGEBYSCORE": Commands.zremrangebyscore,
     b"LPUSH": Commands.lpush,
     b"LPOP": Commands.lpop,
     b"LLEN": Commands.llen,

@@ -4,12 +4,16 @@ import random
 from dataclasses import dataclass
 from typing import Final
 
-from tailrace.schemas import JobRequest
+from tailrace.schemas import DEFAULT_QUEUE, JobRequest
 
 from .network import Weather
 from .upstream import Temper
 
 URL = "redis://simulated:6379/0"
+
+
+#: Jobs are in these by turns.
+QUEUES: Final = (DEFAULT_QUEUE, "slow")
 
 
 @dataclass
@@ -107,11 +111,12 @@ def _temper(chance: random.Random) -> Temper:
     )
 
 
-def request(prompt: str, chance: random.Random, theme: str) -> JobRequest:
+def request(prompt: str, chance: random.Random, theme: str, queue: str = DEFAULT_QUEUE) -> JobRequest:
     quiet = theme == "quiet"
     return JobRequest.of(
         prompt,
         model="m-instruct",
+        queue=queue,
         metadata={"prompt": prompt},
         deadline=3600.0 if quiet else chance.choice([3600.0, 3600.0, 3600.0, 3600.0, chance.uniform(3, 20)]),
         delay=chance.choice([None, None, None, chance.uniform(0.1, 2)]),
@@ -128,7 +133,7 @@ def _job(chance: random.Random, number: int, theme: str, calm_at: float) -> Plan
 
     return PlannedJob(
         job_id=f"j{number}",
-        request=request(f"p{number}", chance, theme),
+        request=request(f"p{number}", chance, theme, QUEUES[number % len(QUEUES)]),
         submit_at=submit_at,
         cancel_at=perhaps(0.15),
         delete_at=perhaps(0.04),

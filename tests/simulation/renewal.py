@@ -29,14 +29,11 @@ class SimulatedRenewal(Renewal):
         try:
             while True:
                 await asyncio.sleep(period_s)
-                leases = [(lease, deadline_ms) for lease, (_, deadline_ms) in self._leases.items()]
-                if not leases:
-                    continue
-                flat = [part for (queued_id, _), known in leases for part in (queued_id, self._token, known)]
-                try:
-                    deadline_ms, gone = await script(keys=[self._queue], args=[self._lease_ms, *flat])
-                except (RedisError, OSError):
-                    continue
-                self._note([lease for lease, _ in leases], {name.decode() for name in gone}, deadline_ms)
+                for names, args, batch in self._calls():
+                    try:
+                        deadline_ms, gone = await script(keys=names, args=args)
+                    except (RedisError, OSError):
+                        continue
+                    self._note(batch, {name.decode() for name in gone}, deadline_ms)
         finally:
             await client.aclose()

@@ -156,11 +156,14 @@ class Server:
             session.send([b"message", channel, message])
         return len(listeners)
 
-    def wait_for(self, session: "Session", key: bytes) -> None:
-        self._waiting.setdefault(key, []).append(session)
+    def wait_for(self, session: "Session", keys: Sequence[bytes]) -> None:
+        for key in keys:
+            self._waiting.setdefault(key, []).append(session)
 
-    def stop_waiting(self, session: "Session", key: bytes) -> None:
-        self._waiting[key].remove(session)
+    def stop_waiting(self, session: "Session") -> None:
+        for waiting in self._waiting.values():
+            if session in waiting:
+                waiting.remove(session)
 
     def _serve_waiting(self, key: bytes) -> None:
         waiting = self._waiting[key]
@@ -168,7 +171,9 @@ class Server:
             item = self.step([b"LPOP", key])
             if item is None:
                 return
-            waiting.pop(0).wake([key, item])
+            session = waiting[0]
+            self.stop_waiting(session)
+            session.wake([key, item])
 
 
 class Session:
@@ -237,7 +242,7 @@ class Session:
                 case b"CLIENT" | b"SELECT":
                     return encode(OK)
                 case b"BLPOP":
-                    return self._block(command[1], float(command[2]))
+                    return self._block(command[1:-1], float(command[-1]))
                 case _:
                     answer = self._server.step(command)
                     if self._server.trace is not None:
@@ -254,17 +259,18 @@ class Session:
         self._server.unsubscribe(self, channel)
         return encode([b"unsubscribe", channel, len(self.channels)])
 
-    def _block(self, key: bytes, seconds: float) -> bytes | None:
-        item = self._server.step([b"LPOP", key])
-        if item is not None:
-            return encode([key, item])
-        self._server.wait_for(self, key)
-        self._blocked = self._process.later(seconds, self._waited, key)
+    def _block(self, keys: Sequence[bytes], seconds: float) -> bytes | None:
+        for key in keys:
+            item = self._server.step([b"LPOP", key])
+            if item is not None:
+                return encode([key, item])
+        self._server.wait_for(self, keys)
+        self._blocked = self._process.later(seconds, self._waited)
         return None
 
-    def _waited(self, key: bytes) -> None:
+    def _waited(self) -> None:
         self._blocked = None
-        self._server.stop_waiting(self, key)
+        self._server.stop_waiting(self)
         self._link.answer(b"*-1\r\n")
         self._work()
 

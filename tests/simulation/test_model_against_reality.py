@@ -368,7 +368,7 @@ class Scripts(RuleBasedStateMachine):
             wait, length, deadline, taken, *dropped = side.run(
                 CLAIM_LUA, [KEYS.queue, KEYS.wake], [LONG_MS, 5, worker, f"{KEYS.namespace}:"]
             )
-            jobs = [tuple(taken[at : at + 4]) for at in range(0, len(taken), 4)]
+            jobs = [tuple(taken[at : at + 5]) for at in range(0, len(taken), 5)]
             for queued_id, *_ in jobs:
                 side.deadlines[queued_id] = b"%d" % deadline
             # Who was due first depends on the clock's milliseconds.

@@ -12,10 +12,10 @@ from tailrace.producer import Producer
 from tailrace.schemas import GRACE_S, BrokerUnavailable, JobConflict, JobNotFound, Keys, Settings, WorkerSettings
 from tailrace.worker.app import Worker
 
-from .checks import Log, Watch, text_of
+from .checks import Log, Watch, queued, text_of
 from .loop import Process, simulated_loop
 from .network import Network
-from .plan import URL, Plan, PlannedJob
+from .plan import QUEUES, URL, Plan, PlannedJob
 from .readers import Reader, RecordReader, TextReader
 from .renewal import SimulatedRenewal
 from .server import Server
@@ -25,7 +25,9 @@ from .upstream import SimulatedUpstreams
 KEYS: Final = Keys("t")
 SETTINGS: Final = {
     lease_s: Settings(
-        redis_url=URL, namespace=KEYS.namespace, worker=WorkerSettings(max_jobs=10, lease_s=lease_s, sweep_s=lease_s)
+        redis_url=URL,
+        namespace=KEYS.namespace,
+        worker=WorkerSettings(queues=QUEUES, max_jobs=10, lease_s=lease_s, sweep_s=lease_s),
     )
     for lease_s in (1.0, 5.0)
 }
@@ -124,7 +126,7 @@ class World:
         return log.emptied and not self._in_queue(job_id) and not self._in_open(job_id)
 
     def _in_queue(self, job_id: str) -> bool:
-        return KEYS.queued(job_id).encode() in (self.server.db.get(KEYS.queue.encode(), dict) or {})
+        return KEYS.queued(job_id).encode() in queued(self.server.db, KEYS)
 
     def _in_open(self, job_id: str) -> bool:
         return job_id.encode() in (self.server.db.get(KEYS.open.encode(), dict) or {})

@@ -153,7 +153,7 @@ async def test_a_gateways_user_may_read_all_of_it_and_a_producers_is_told_what_i
                 assert names == expected - parked
                 assert not caplog.messages
     assert [message for message in caplog.messages if "incomplete" in message] == [
-        "metrics of the fleet are incomplete: Redis refuses ZCOUNT to this user (docs/security.md has the rights)"
+        "metrics of the fleet are incomplete: Redis refuses ZRANGE to this user (docs/security.md has the rights)"
     ]
 
 

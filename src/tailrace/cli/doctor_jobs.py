@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from tailrace.joblog import Broker
 from tailrace.joblog.suitability import Finding
+from tailrace.queue import known_queues
 from tailrace.schemas import WIRE_VERSION, BrokerUnsuitable, Keys
 from tailrace.worker.checkup import Finding as Found
 from tailrace.worker.registry import WorkerCard
@@ -66,20 +67,37 @@ async def jobs_findings(broker: Broker, keys: Keys) -> list[Finding]:
 
 async def _waiting(broker: Broker, keys: Keys, report: SweepReport) -> list[Finding]:
     """Whether jobs wait although workers are there."""
-    first = await broker.queue.call("ZRANGE", keys.queue, 0, 0, "WITHSCORES")
-    waited_s = (report.now_ms - float(first[1])) / 1000 if first else 0.0
     alive = [card for card in report.workers if card.alive]
-    if waited_s < _LONG_WAIT_S or not alive:
+    if not alive:
         return []
-    room = sum(max(0, card.max_jobs - card.jobs) for card in alive)
-    what = f"the first job in the queue has been due for {waited_s:.0f} s"
-    fields = {"waited_s": round(waited_s)}
-    if room:
-        cure = f"workers have room for {room} more: look into their logs, and whether they reach the server (a paused process?)"
-        return [JobsFinding("warning", "queue-age", f"{what}, and nobody takes it", cure, fields)]
+    queues = await known_queues(broker, keys)
+    firsts = await broker.queue.many([("ZRANGE", keys.queue_of(name), 0, 0, "WITHSCORES") for name in queues])
     return [
-        JobsFinding("warning", "queue-age", what, "all workers are full: start more, or raise worker.max_jobs", fields)
+        finding
+        for name, first in zip(queues, firsts, strict=True)
+        if first and not isinstance(first, Exception)
+        for finding in _waits(name, (report.now_ms - float(first[1])) / 1000, alive)
     ]
+
+
+def _waits(queue: str, waited_s: float, alive: Sequence[WorkerCard]) -> Iterator[Finding]:
+    """Of one queue, whose first job has been due for so long (for later: less than nothing)."""
+    fields = {"queue": queue, "waited_s": max(0, round(waited_s))}
+    crew = [card for card in alive if queue in card.queues]
+    if not crew:
+        cure = f"start `tailrace worker --queue {queue}`, or add it to worker.queues"
+        yield JobsFinding(
+            "warning", "queue-unserved", f"jobs are in queue {queue}, which no worker serves", cure, fields
+        )
+    elif waited_s >= _LONG_WAIT_S:
+        room = sum(max(0, card.max_jobs - card.jobs) for card in crew)
+        what = f"the first job in queue {queue} has been due for {waited_s:.0f} s"
+        cure = "all of its workers are full: start more, or raise worker.max_jobs"
+        if room:
+            what += ", and nobody takes it"
+            cure = f"its workers have room for {room} more: look into their logs, and whether they reach the server"
+            cure += " (a paused process?)"
+        yield JobsFinding("warning", "queue-age", what, cure, fields)
 
 
 def versions(workers: Sequence[WorkerCard]) -> Iterator[Finding]:

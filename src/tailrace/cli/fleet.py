@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tailrace.joblog import Broker, decode_snapshot, in_our_words
+from tailrace.queue import known_queues
 from tailrace.schemas import END, FIRST, BrokerUnavailable, HistoryLost, Keys, Position, Status, parse_position
 from tailrace.worker.registry import WorkerCard, known_workers
 
@@ -18,6 +19,7 @@ _MINUTE_MS: Final = 60_000
 _COUNTED: Final = 1000
 #: Whoever holds a job renews its lease before that: its place in the queue is that far ahead at most.
 _LONGEST_LEASE_MS: Final = 60_000
+_PER_QUEUE: Final = 4
 _PER_STREAM: Final = 3
 _MEASURABLE_MS: Final = 50
 
@@ -66,18 +68,29 @@ class EndedLast:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """One queue."""
+
+    jobs: int
+    """Waiting or running."""
+    due: int
+    """Of these, what waits for a worker."""
+    oldest_due_ms: int | None
+    """How long the first of them has been due."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {"jobs": self.jobs, "due": self.due, "oldest_due_ms": self.oldest_due_ms}
+
+
+@dataclass(frozen=True, slots=True)
 class Fleet:
     """What there is at one moment, by the server's clock."""
 
     now_ms: int
     workers: Sequence[WorkerCard] = ()
     open: int = 0
-    queued: int = 0
-    """In the queue: waiting or running."""
-    due: int = 0
-    """Of these, what waits for a worker."""
-    oldest_due_ms: int | None = None
-    """How long the first of them has been due."""
+    queues: Mapping[str, Waiting] = field(default_factory=dict[str, Waiting])
+    """What is in each queue, by its name; the default one first."""
     running: Sequence[Running] = ()
     """The oldest first, `STREAMS` at most."""
     ended: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -89,6 +102,23 @@ class Fleet:
     """Bytes that the server uses; None: it does not tell."""
     memory_limit: int = 0
     """0: none."""
+
+    @property
+    def queued(self) -> int:
+        """Jobs in the queues: waiting or running."""
+        return sum(queue.jobs for queue in self.queues.values())
+
+    @property
+    def due(self) -> int:
+        """Of these, what waits for a worker."""
+        return sum(queue.due for queue in self.queues.values())
+
+    @property
+    def oldest_due_ms(self) -> int | None:
+        """How long the first of them has been due."""
+        return max(
+            (queue.oldest_due_ms for queue in self.queues.values() if queue.oldest_due_ms is not None), default=None
+        )
 
     @property
     def alive(self) -> list[WorkerCard]:
@@ -104,7 +134,8 @@ class Fleet:
         return {
             "time": self.now_ms,
             "open": self.open,
-            "queue": {"jobs": self.queued, "due": self.due, "oldest_due_ms": self.oldest_due_ms},
+            "queue": Waiting(self.queued, self.due, self.oldest_due_ms).as_json(),
+            "queues": {name: queue.as_json() for name, queue in self.queues.items()},
             "workers": [
                 {
                     "name": card.name,
@@ -112,6 +143,7 @@ class Fleet:
                     "pid": card.pid,
                     "jobs": card.jobs,
                     "max_jobs": card.max_jobs,
+                    "queues": list(card.queues),
                     "version": card.version,
                     "alive": card.alive,
                     "silent_ms": max(0, self.now_ms - card.seen_ms),
@@ -149,16 +181,23 @@ class Fleet:
 async def look_around(broker: Broker, keys: Keys) -> Fleet:
     """What there is now. Raises: BrokerUnavailable, BrokerUnsuitable."""
     now_ms = await broker.queue.now_ms()
+    queues = await known_queues(broker, keys)
     ended_streams = [
         ("XREVRANGE", stream, "+", str(now_ms - _MINUTE_MS), "COUNT", _COUNTED) for stream in keys.ended_streams
     ]
     answers = await broker.queue.many(
         [
             ("ZCARD", keys.open),
-            ("ZCARD", keys.queue),
-            ("ZCOUNT", keys.queue, "-inf", now_ms),
-            ("ZRANGE", keys.queue, 0, 0, "WITHSCORES"),
-            ("ZRANGEBYSCORE", keys.queue, f"({now_ms}", now_ms + _LONGEST_LEASE_MS, "LIMIT", 0, STREAMS),
+            *(
+                command
+                for queue in map(keys.queue_of, queues)
+                for command in (
+                    ("ZCARD", queue),
+                    ("ZCOUNT", queue, "-inf", now_ms),
+                    ("ZRANGE", queue, 0, 0, "WITHSCORES"),
+                    ("ZRANGEBYSCORE", queue, f"({now_ms}", now_ms + _LONGEST_LEASE_MS, "LIMIT", 0, STREAMS),
+                )
+            ),
             *ended_streams,
         ]
     )
@@ -166,7 +205,10 @@ async def look_around(broker: Broker, keys: Keys) -> Fleet:
     for answer in answers:
         if isinstance(answer, Exception):
             raise in_our_words(answer) or answer
-    opened, queued, due, first, held, *ended = answers
+    opened, *rest = answers
+    asked = [rest[begin : begin + _PER_QUEUE] for begin in range(0, _PER_QUEUE * len(queues), _PER_QUEUE)]
+    ended = rest[_PER_QUEUE * len(queues) :]
+    held = [each for *_, running in asked for each in running][:STREAMS]
     entries = sorted((entry for stream in ended for entry in stream), key=_entry_order, reverse=True)
     job_ids = [job_id for each in held if (job_id := keys.job_of(each.decode(errors="replace"))) is not None]
     last_ids = list(dict.fromkeys(_text(fields, b"job") for _, fields in entries[:_ENDED]))
@@ -174,14 +216,14 @@ async def look_around(broker: Broker, keys: Keys) -> Fleet:
     running = [
         each for job_id, found in zip(job_ids, streams, strict=True) if (each := _running(job_id, found, now_ms))
     ]
-    oldest_due = int(now_ms - float(first[1])) if first and float(first[1]) <= now_ms else None
     return Fleet(
         now_ms=now_ms,
         workers=await known_workers(broker, keys),
         open=opened,
-        queued=queued,
-        due=due,
-        oldest_due_ms=oldest_due,
+        queues={
+            name: Waiting(queued, due, int(now_ms - float(first[1])) if first and float(first[1]) <= now_ms else None)
+            for name, (queued, due, first, _) in zip(queues, asked, strict=True)
+        },
         running=sorted(running, key=lambda each: -each.age_ms),
         ended=_counted(entries),
         ended_all=all(len(stream) < _COUNTED for stream in ended),

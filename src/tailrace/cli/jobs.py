@@ -23,7 +23,7 @@ from tailrace.cli.options import (
 from tailrace.cli.output import Output, reporting
 from tailrace.cli.tail import Form, Tail
 from tailrace.joblog import Overview
-from tailrace.schemas import START, InvalidRequest, Position, Settings, Status, parse_position
+from tailrace.schemas import DEFAULT_QUEUE, START, InvalidRequest, Position, Settings, Status, parse_position
 
 _REQUEST = "The request"
 
@@ -47,6 +47,9 @@ def submit(
     upstream: Annotated[
         str, typer.Option(help="The upstream, as the workers' configuration names it.", rich_help_panel=_REQUEST)
     ] = "default",
+    queue: Annotated[
+        str, typer.Option(help="The queue that it waits in, for the workers that serve it.", rich_help_panel="The job")
+    ] = DEFAULT_QUEUE,
     api: Annotated[
         str,
         typer.Option(help="auto, chat, completions or responses; auto: by the model's name.", rich_help_panel=_REQUEST),
@@ -151,6 +154,7 @@ def submit(
             "api": api,
             "model": model,
             "upstream": upstream,
+            "queue": queue,
             "job_id": job_id,
             "tags": tag,
             "metadata": pairs("--metadata", metadata),

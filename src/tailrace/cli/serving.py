@@ -12,7 +12,7 @@ from tailrace.cli.loops import observed, on_signals, require_server, run_loop, w
 from tailrace.cli.metrics import metrics_served
 from tailrace.client import AsyncTailrace
 from tailrace.client.jobs import JobsOf
-from tailrace.schemas import Settings
+from tailrace.schemas import DEFAULT_QUEUE, Settings
 from tailrace.schemas.secrets import secret_of
 from tailrace.tasks import App
 from tailrace.worker.app import Worker
@@ -67,7 +67,8 @@ def announce(settings: Settings, who: str, app: App | None = None) -> None:
     upstreams = served(settings)
     told = ", ".join(f"{upstream.name} at {upstream.origin}" for upstream in upstreams)
     tasks = f"; tasks: {', '.join(sorted(app.tasks)) or 'none'}" if app is not None else ""
-    logger.info("%s serves namespace %r; upstreams: %s%s", who, settings.namespace, told, tasks)
+    queues = "" if settings.worker.queues == (DEFAULT_QUEUE,) else f"; queues: {', '.join(settings.worker.queues)}"
+    logger.info("%s serves namespace %r; upstreams: %s%s%s", who, settings.namespace, told, queues, tasks)
     for upstream in upstreams:
         if upstream.key_missing:
             logger.warning(

@@ -128,7 +128,13 @@ class Supervisor:
         settings = self._settings
         try:
             async with connected_by(settings) as broker:
-                given = await hand_back(broker.queue.redis, settings.keys, name, lease_s=settings.worker.lease_s)
+                given = await hand_back(
+                    broker.queue.redis,
+                    settings.keys,
+                    name,
+                    lease_s=settings.worker.lease_s,
+                    queues=settings.worker.queues,
+                )
         except (RedisError, OSError, TailraceError) as error:
             logger.warning("the jobs of worker %r run again when their leases end: %s", name, error)
         else:

@@ -100,8 +100,13 @@ class Frame:
             text += f", the first for {ago(fleet.oldest_due_ms)}"
             style = "yellow" if fleet.oldest_due_ms > _LATE_MS else ""
         text += f"; {fleet.queued - fleet.due} running or for later; {fleet.open} open"
+        waiting = {name: queue.due for name, queue in fleet.queues.items() if queue.due}
+        if len(fleet.queues) > 1 and waiting:
+            text += f"; {', '.join(f'{count} in {name}' for name, count in waiting.items())}"
         if fleet.due and not fleet.alive:
             text, style = f"{text}; no worker is there", "red"
+        elif unserved := sorted(waiting.keys() - {name for card in fleet.alive for name in card.queues}):
+            text, style = f"{text}; no worker serves {', '.join(unserved)}", "red"
         return _line(text, style)
 
     def _workers(self, rows: int) -> Table:

@@ -4,13 +4,15 @@ import signal
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from tailrace.cli.exits import ExitCode
 from tailrace.cli.metrics import MetricsHost, MetricsPort, chosen, require_metrics
 from tailrace.cli.options import Config, Json, LogFormat, LogLevel, Namespace, RedisUrl, settings_of
 from tailrace.cli.output import Output, reporting
 from tailrace.cli.standins import missing_worker_extra, stand_in
-from tailrace.schemas import Settings
+from tailrace.schemas import InvalidRequest, Settings
+from tailrace.schemas.sections import WorkerSettings
 
 
 def worker(
@@ -24,6 +26,14 @@ def worker(
     processes: Annotated[int, typer.Option(min=1, max=256, help="Worker processes; dead ones are started again.")] = 1,
     max_jobs: Annotated[
         int | None, typer.Option(min=1, help="Jobs at a time in each process; default 1000.", show_default=False)
+    ] = None,
+    queue: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Take jobs from this queue. Repeatable: the first one's jobs go first. Default: default.",
+            show_default=False,
+        ),
     ] = None,
     rehearsal: Annotated[
         bool, typer.Option("--rehearsal", help="Answer every job from the built-in scripted upstream: no key, no cost.")
@@ -46,6 +56,8 @@ def worker(
         settings = settings_of(redis_url, namespace, config, log_format=log_format, log_level=log_level)
         given = {**({} if max_jobs is None else {"max_jobs": max_jobs}), **chosen(metrics_port, metrics_host)}
         settings = settings.model_copy(update={"worker": settings.worker.model_copy(update=given)})
+        if queue:
+            settings = _taking_from(settings, queue)
         require_metrics(settings.worker.metrics_port)
         try:
             from tailrace.cli import serving  # loads arq and openai
@@ -61,6 +73,15 @@ def worker(
             raise typer.Exit(ExitCode.INTERRUPTED)
 
 
+def _taking_from(settings: Settings, queues: list[str]) -> Settings:
+    """Raises: InvalidRequest."""
+    try:
+        worker = WorkerSettings.model_validate({**settings.worker.model_dump(), "queues": queues})
+    except ValidationError as error:
+        raise InvalidRequest(f"--queue: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+    return settings.model_copy(update={"worker": worker})
+
+
 def _serve(settings: Settings, output: Output, processes: int, app: str | None) -> signal.Signals | None:
     """Run workers until a signal; which one it was."""
     from tailrace.cli import serving
@@ -73,6 +94,7 @@ def _serve(settings: Settings, output: Output, processes: int, app: str | None) 
         "ready": True,
         "namespace": settings.namespace,
         "upstreams": {upstream.name: upstream.origin for upstream in serving.served(settings)},
+        "queues": settings.worker.queues,
         "tasks": sorted(loaded.tasks) if loaded else [],
     }
 

@@ -23,6 +23,7 @@ from tailrace.consumer import (
 from tailrace.joblog import Broker, connected
 from tailrace.producer import Producer
 from tailrace.schemas import (
+    DEFAULT_QUEUE,
     START,
     Api,
     Chunk,
@@ -232,6 +233,7 @@ class AsyncTailrace:
         api: Literal["auto"] | Api = "auto",
         model: str | None = None,
         upstream: str = "default",
+        queue: str = DEFAULT_QUEUE,
         task: str | None = None,
         job_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -246,7 +248,8 @@ class AsyncTailrace:
     ) -> AsyncJob:
         """Store and queue a job; `params` go into the upstream's request body as they are.
 
-        The same `job_id` with the same request gives the same job. Durations are timedelta or seconds.
+        It waits in the queue of that name for the workers that serve it (`tailrace worker --queue NAME`). The same `job_id`
+        with the same request gives the same job. Durations are timedelta or seconds.
         Raises: InvalidRequest, JobConflict, QueueFull, BrokerUnavailable, BrokerUnsuitable.
         """
         request = JobRequest.of(
@@ -256,6 +259,7 @@ class AsyncTailrace:
             api=api,
             model=model,
             upstream=upstream,
+            queue=queue,
             task=task,
             metadata=metadata,
             tags=tags,

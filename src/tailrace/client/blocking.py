@@ -12,6 +12,7 @@ from tailrace.client.asynchronous import AsyncJob, AsyncTailrace, OnRewind
 from tailrace.client.ended import Ended
 from tailrace.consumer import MAX_DELIVERIES, TAKEOVER_S, Begin, Parked
 from tailrace.schemas import (
+    DEFAULT_QUEUE,
     START,
     Api,
     Chunk,
@@ -177,6 +178,7 @@ class Tailrace:
         api: Literal["auto"] | Api = "auto",
         model: str | None = None,
         upstream: str = "default",
+        queue: str = DEFAULT_QUEUE,
         task: str | None = None,
         job_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -191,7 +193,8 @@ class Tailrace:
     ) -> Job:
         """Store and queue a job; `params` go into the upstream's request body as they are.
 
-        The same `job_id` with the same request gives the same job. Durations are timedelta or seconds.
+        It waits in the queue of that name for the workers that serve it (`tailrace worker --queue NAME`). The same `job_id`
+        with the same request gives the same job. Durations are timedelta or seconds.
         Raises: InvalidRequest, JobConflict, QueueFull, BrokerUnavailable, BrokerUnsuitable.
         """
         job = self.call(
@@ -202,6 +205,7 @@ class Tailrace:
                 api=api,
                 model=model,
                 upstream=upstream,
+                queue=queue,
                 task=task,
                 job_id=job_id,
                 metadata=metadata,

@@ -62,9 +62,10 @@ local function store(request, value, record, now, deadline, expires)
 end
 """
 
-#: KEYS log, request, queue, queue payload, wake list, open
+#: KEYS log, request, queue, queue payload, wake list, open, and queues for a queue other than the default one
 #: ARGV 1 request, 2 job record without times, 3 digest, 4 delay ms, 5 deadline ms after the delay, 6 grace ms,
-#:      7 retention ms, 8 queued id, 9 queue payload, 10 queue capacity (0: none), 11 job id, 12 first check after ms
+#:      7 retention ms, 8 queued id, 9 queue payload, 10 queue capacity (0: none), 11 job id, 12 first check after ms,
+#:      13 that queue's name
 _SUBMIT: Final = """
 local there = known(KEYS[2], ARGV[3])
 if there then return {there} end
@@ -75,6 +76,7 @@ local expires = deadline + tonumber(ARGV[6]) + tonumber(ARGV[7])
 local ttl = expires - now
 local queued = enqueue(KEYS[3], KEYS[4], KEYS[5], ARGV[8], ARGV[9], due, ttl, now, tonumber(ARGV[10]))
 if queued == -1 then return {'full'} end
+if KEYS[7] then know_queue(KEYS[7], ARGV[13], now, ttl) end
 redis.call('ZADD', KEYS[6], due + tonumber(ARGV[12]), ARGV[11])
 live_longer(KEYS[6], ttl)
 store(KEYS[2], ARGV[1], ARGV[2], now, deadline, expires)
@@ -120,14 +122,16 @@ return {'stored', 1}
 
 
 def queue_source(enqueue_lua: str) -> str:
-    """The last step, on the queue's server again. KEYS queue, queue payload, wake list, open; ARGV 1 queued id, 2 queue
-    payload, 3 delay ms, 4 ttl ms, 5 job id, 6 next check after ms. Changes nothing of a job that is queued already."""
+    """The last step, on the queue's server again. KEYS queue, queue payload, wake list, open, and queues for a queue
+    other than the default one; ARGV 1 queued id, 2 queue payload, 3 delay ms, 4 ttl ms, 5 job id, 6 next check after ms,
+    7 that queue's name. Changes nothing of a job that is queued already."""
     return (
         PREAMBLE
         + enqueue_lua
         + """
 local now = math.floor(now_us() / 1000)
 local due = now + tonumber(ARGV[3])
+if KEYS[5] then know_queue(KEYS[5], ARGV[7], now, tonumber(ARGV[4])) end
 local queued = enqueue(KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], due, ARGV[4], now, 0)
 redis.call('ZADD', KEYS[4], 'NX', due + tonumber(ARGV[6]), ARGV[5])
 live_longer(KEYS[4], tonumber(ARGV[4]))

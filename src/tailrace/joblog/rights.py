@@ -47,13 +47,14 @@ def rule(role: Role, keys: Keys, *, cluster: bool = False) -> str:
     The same wherever logs and queue are, so that one user is good for both; a server's own part of it would do there.
     """
     names = keys.namespace
+    queues = f"~{keys.queue} ~{keys.wake} ~{keys.queues} ~{keys.queue_of('*')}"
     where = {
         "worker": f"~{names}:* ~arq:*:{names}:* &{names}:*",
-        "gateway": f"~{names}:{{*}}:* ~{keys.open} ~{keys.queue} ~{keys.wake} ~{keys.tenant_requests('*')} "
+        "gateway": f"~{names}:{{*}}:* ~{keys.open} {queues} ~{keys.tenant_requests('*')} "
         f"~{keys.tenant_jobs('*')} %R~{keys.tasks} {' '.join(f'%R~{each}' for each in keys.ended_streams)} "
         f"%R~{keys.workers} %R~{keys.worker('*')} "
         f"~arq:job:{names}:* &{keys.live('*')} &{keys.worker('*')}",
-        "producer": f"~{names}:{{*}}:* ~{keys.open} ~{keys.queue} ~{keys.wake} %R~{keys.tasks} ~arq:job:{names}:* "
+        "producer": f"~{names}:{{*}}:* ~{keys.open} {queues} %R~{keys.tasks} ~arq:job:{names}:* "
         f"&{keys.live('*')} &{keys.worker('*')}",
         "consumer": f"%R~{keys.log('*')} %R~{keys.snapshot('*')} &{keys.live('*')}",
     }
@@ -126,6 +127,8 @@ def _all_probes(keys: Keys, probe: str) -> list[Probe]:
         ("ZADD", keys.open, "XX", 0, probe),
         ("ZREM", keys.open, probe),
         ("ZADD", keys.queue, "XX", 0, queued),
+        ("ZADD", keys.queues, "XX", "GT", 0, probe),
+        ("ZSCORE", keys.queue_of(probe), queued),
         ("ZCARD", keys.queue),
         ("ZSCORE", keys.queue, queued),
         ("LTRIM", keys.wake, 0, -1),

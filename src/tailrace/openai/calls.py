@@ -10,7 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast
 
-from tailrace.schemas import START, Duration, InvalidRequest, OnRestart, Position, check_job_id, parse_position
+from tailrace.schemas import (
+    DEFAULT_QUEUE,
+    START,
+    Duration,
+    InvalidRequest,
+    OnRestart,
+    Position,
+    check_job_id,
+    parse_position,
+)
 from tailrace.schemas.job_headers import options_said, read_option
 
 CallApi = Literal["chat", "completions", "responses"]
@@ -45,6 +54,7 @@ class JobOptions:
     max_attempts: int = 3
     cancel_on_close: bool = False
     """Whether a stream that is closed before its end cancels its job. By default the job goes on."""
+    queue: str = DEFAULT_QUEUE
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +137,7 @@ def _requests(call: Call, fields: dict[str, Any]) -> list[dict[str, Any]]:
             "model": model,
             "params": fields,
             "upstream": options.upstream,
+            "queue": options.queue,
             "metadata": options.metadata,
             "tags": options.tags,
             "deadline": options.deadline,

@@ -23,6 +23,7 @@ from tailrace.schemas import (
     JobRequest,
     Keys,
     check_job_id,
+    queue_said,
 )
 
 
@@ -104,7 +105,8 @@ class Requeuer:
         if overview.status.ended:
             return await self._anew(job_id, overview)
         keys, queued_id = self._keys, self._keys.queued(job_id)
-        names = [keys.queue, IN_PROGRESS_PREFIX + queued_id, keys.wake]
+        queue = keys.queue_of(queue_said(overview.job))
+        names = [queue, IN_PROGRESS_PREFIX + queued_id, keys.wake_of(queue)]
         answer = (await self._broker.queue.run(_FORWARD, names, [queued_id, "1" if take else "0"])).decode()
         if answer == "absent":
             await self._enqueue(job_id, overview)
@@ -117,7 +119,8 @@ class Requeuer:
         deadline = overview.job.get("deadline")
         last_ms = (deadline if isinstance(deadline, int) else now_ms) + int(GRACE_S * 1000) + 1000
         with translated():
-            await enqueue(self._broker.queue.redis, self._keys, job_id, ttl_ms=max(1000, last_ms - now_ms))
+            ttl_ms = max(1000, last_ms - now_ms)
+            await enqueue(self._broker.queue.redis, self._keys, job_id, ttl_ms=ttl_ms, queue=queue_said(overview.job))
 
     async def _anew(self, job_id: str, overview: Overview) -> Requeueing:
         incarnation = incarnation_of(overview.job)

@@ -36,6 +36,7 @@ class Storing:
     record: str
     """Of the log's first record what does not depend on when it is written."""
     digest: str
+    queue_name: str
     delay_ms: int
     deadline_ms: int
     grace_ms: int
@@ -50,12 +51,17 @@ class Storing:
         return [self.delay_ms, self.deadline_ms, self.grace_ms, self.retention_ms]
 
     def submit(self, keys: Keys, capacity: int) -> Call:
-        names = [*self._log(keys), keys.queue, payload_key(keys, self.job_id), keys.wake, keys.open]
+        names = [*self._log(keys), *self._places(keys)]
         queued: list[Word] = [keys.queued(self.job_id), queue_payload(0), capacity, self.job_id, _FIRST_CHECK_MS]
-        return names, [self.request, self.record, self.digest, *self.times, *queued]
+        return names, [self.request, self.record, self.digest, *self.times, *queued, self.queue_name]
 
     def admit(self, keys: Keys, capacity: int) -> Call:
-        return [keys.open, keys.queue], [self.job_id, self.delay_ms + _FIRST_CHECK_MS, self.ttl_ms, capacity]
+        return [keys.open, keys.queue_of(self.queue_name)], [
+            self.job_id,
+            self.delay_ms + _FIRST_CHECK_MS,
+            self.ttl_ms,
+            capacity,
+        ]
 
     def look(self, keys: Keys) -> Call:
         return self._log(keys), ["", "", self.digest, *self.times]
@@ -64,9 +70,18 @@ class Storing:
         return self._log(keys), [self.request, self.record, self.digest, *self.times]
 
     def queue(self, keys: Keys) -> Call:
-        names = [keys.queue, payload_key(keys, self.job_id), keys.wake, keys.open]
         queued: list[Word] = [keys.queued(self.job_id), queue_payload(0)]
-        return names, [*queued, self.delay_ms, self.ttl_ms, self.job_id, _FIRST_CHECK_MS]
+        return self._places(keys), [
+            *(*queued, self.delay_ms, self.ttl_ms, self.job_id, _FIRST_CHECK_MS),
+            self.queue_name,
+        ]
+
+    def _places(self, keys: Keys) -> list[str]:
+        """What of the queue's server a script needs to put the job into its queue."""
+        queue = keys.queue_of(self.queue_name)
+        # Only for one with a name: users that were made for a producer before there were any may not write there.
+        named = [] if queue == keys.queue else [keys.queues]
+        return [queue, payload_key(keys, self.job_id), keys.wake_of(queue), keys.open, *named]
 
     def _log(self, keys: Keys) -> list[str]:
         return [keys.log(self.job_id), keys.request(self.job_id)]

@@ -11,6 +11,7 @@ from tailrace.producer.inputs import TaskInputs
 from tailrace.producer.storing import Storing, store
 from tailrace.queue import CANCEL, control_message
 from tailrace.schemas import (
+    DEFAULT_QUEUE,
     FIRST,
     GRACE_S,
     JobConflict,
@@ -55,7 +56,7 @@ class Producer:
 
         Raises: InvalidRequest, JobConflict, QueueFull, BrokerUnavailable, BrokerUnsuitable.
         """
-        with sending(self._keys.queue) as span:
+        with sending(self._keys.queue_of(request.queue)) as span:
             storing = await self._storing(request, job_id)
             span.set(about(storing.job_id))
             (answer,) = await store(self._broker, self._keys, [storing], capacity=self._capacity)
@@ -132,6 +133,7 @@ class Producer:
             api=request.api,
             model=request.model,
             task=request.task,
+            queue=None if request.queue == DEFAULT_QUEUE else request.queue,
             then=request.then,
             max_attempts=request.max_attempts,
             on_restart=request.on_restart,
@@ -149,6 +151,7 @@ class Producer:
             request=json.dumps(stored, ensure_ascii=False, separators=(",", ":")),
             record=record.model_dump_json(exclude={"position", "kind", "ts", "deadline"}, exclude_none=True),
             digest=digest,
+            queue_name=request.queue,
             delay_ms=_ms(request.delay_s),
             deadline_ms=_ms(request.deadline_s),
             grace_ms=_ms(GRACE_S),

@@ -9,6 +9,7 @@ from tailrace.queue.claimed import CancelReason, Claimed
 from tailrace.queue.control import CANCEL, Control, control_message
 from tailrace.queue.enqueue import ENQUEUE_LUA, WAKE_LUA, enqueue, payload_key
 from tailrace.queue.handback import hand_back
+from tailrace.queue.named import ask_queues, forget_old_queues, known_queues, queues_told
 from tailrace.queue.names import IN_PROGRESS_PREFIX, RETRY_PREFIX
 from tailrace.queue.offers import offer, offered
 from tailrace.queue.outage import Outage
@@ -25,13 +26,17 @@ __all__ = [
     "Control",
     "Outage",
     "PayloadRefused",
+    "ask_queues",
     "control_message",
     "dump_payload",
     "enqueue",
+    "forget_old_queues",
     "hand_back",
+    "known_queues",
     "load_payload",
     "offer",
     "offered",
     "payload_key",
     "queue_payload",
+    "queues_told",
 ]

@@ -43,6 +43,7 @@ class Claimed:
         due_ms: int,
         payload: bytes = b"",
         claims: int = 1,
+        queue: str = "",
     ) -> None:
         self.job_id = job_id
         self.queued_id = queued_id
@@ -54,6 +55,8 @@ class Claimed:
         self.payload = payload
         self.claims = claims
         """The how-manieth claim of the job this is, as far as the queue knows: hand-backs count, so these are not attempts."""
+        self.queue = queue
+        """The queue that it was taken from, as `Keys.queue_of` spells it."""
         self.delay_ms = 0
         """How the claim ends: hand back after so many milliseconds, or DONE_MS. The worker's, not the handler's."""
         self.settling = False

@@ -12,7 +12,7 @@ from tailrace.queue.names import JOB_PREFIX
 from tailrace.queue.redispy import typed
 from tailrace.queue.serializer import queue_payload
 from tailrace.schemas.errors import InvalidRequest, QueueFull
-from tailrace.schemas.keys import Keys, check_job_id
+from tailrace.schemas.keys import DEFAULT_QUEUE, Keys, check_job_id, check_queue
 
 MAX_WAKE_WORDS: Final = 1000
 """One word wakes one worker; more waiting words than workers serve nobody."""
@@ -43,6 +43,13 @@ end
 ENQUEUE_LUA: Final = (
     WAKE_LUA
     + """
+local function know_queue(queues, name, now_ms, ttl_ms)
+  local ttl = string.format('%.0f', ttl_ms)
+  redis.call('ZADD', queues, 'GT', string.format('%.0f', now_ms + ttl_ms), name)
+  if redis.call('PTTL', queues) < tonumber(ttl) then
+    redis.call('PEXPIRE', queues, ttl)
+  end
+end
 local function enqueue(queue, payload_key, wake, id, payload, due_ms, ttl_ms, now_ms, capacity)
   due_ms, ttl_ms, now_ms, capacity = tonumber(due_ms), tonumber(ttl_ms), tonumber(now_ms), tonumber(capacity)
   if redis.call('ZSCORE', queue, id) then
@@ -68,10 +75,13 @@ end
 
 `enqueue(queue, payload_key, wake, id, payload, due_ms, ttl_ms, now_ms, capacity)` queues `id` to run from `due_ms` on and
 answers 1; 0 if it is queued or running already, with nothing changed; -1 if the queue holds `capacity` jobs or more
-(0 = no limit; running jobs count, since a job leaves the queue when it is done). `queue` = keys.queue, `payload_key` =
-payload_key(keys, job_id), `wake` = keys.wake, `id` = keys.queued(job_id), `payload` = queue_payload(...). `ttl_ms` counts
+(0 = no limit; running jobs count, since a job leaves the queue when it is done). `queue` = keys.queue_of(name), `payload_key` =
+payload_key(keys, job_id), `wake` = that queue's, `id` = keys.queued(job_id), `payload` = queue_payload(...). `ttl_ms` counts
 from now and must lie beyond the job's last possible run: a job whose payload has expired is dropped. The queue's own
 time to live is only ever lengthened.
+
+`know_queue(queues, name, now_ms, ttl_ms)` notes that there is a queue of that name, for whoever has to look into all: to be
+called for each job of a queue other than the default one. `queues` = keys.queues.
 """
 
 _ENQUEUE: Final = (
@@ -79,6 +89,7 @@ _ENQUEUE: Final = (
     + ENQUEUE_LUA
     + """
 local now = server_ms()
+if KEYS[4] then know_queue(KEYS[4], ARGV[6], now, tonumber(ARGV[4])) end
 return enqueue(KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], now + tonumber(ARGV[3]), ARGV[4], now, ARGV[5])
 """
 )
@@ -89,8 +100,17 @@ def payload_key(keys: Keys, job_id: str) -> str:
     return JOB_PREFIX + keys.queued(job_id)
 
 
-async def enqueue(redis: Redis, keys: Keys, job_id: str, *, delay_ms: int = 0, ttl_ms: int, capacity: int = 0) -> bool:
-    """Queue a stored job, to run `delay_ms` from now; False if it is queued or running already.
+async def enqueue(
+    redis: Redis,
+    keys: Keys,
+    job_id: str,
+    *,
+    delay_ms: int = 0,
+    ttl_ms: int,
+    capacity: int = 0,
+    queue: str = DEFAULT_QUEUE,
+) -> bool:
+    """Queue a stored job in the queue of that name, to run `delay_ms` from now; False if it is queued or running already.
 
     Safe to repeat: this is what heals a job that was stored but not queued. `ttl_ms` as in ENQUEUE_LUA.
 
@@ -101,12 +121,13 @@ async def enqueue(redis: Redis, keys: Keys, job_id: str, *, delay_ms: int = 0, t
     if delay_ms < 0 or ttl_ms <= delay_ms:
         raise InvalidRequest(f"job {job_id!r} would expire ({ttl_ms} ms) before it is due ({delay_ms} ms)")
     script = typed(redis).register_script(_ENQUEUE)
+    place = keys.queue_of(queue)
     payload = queue_payload(int(time.time() * 1000))
     answer = cast(
         "int",
         await script(
-            [keys.queue, payload_key(keys, job_id), keys.wake],
-            [keys.queued(job_id), payload, delay_ms, ttl_ms, capacity],
+            [place, payload_key(keys, job_id), keys.wake_of(place), *([] if place == keys.queue else [keys.queues])],
+            [keys.queued(job_id), payload, delay_ms, ttl_ms, capacity, check_queue(queue)],
         ),
     )
     if answer < 0:

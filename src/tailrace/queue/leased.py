@@ -6,7 +6,7 @@ Needs the `worker` extra: import it from here, not from `tailrace.queue`, which 
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from signal import Signals
 from types import TracebackType
@@ -22,14 +22,14 @@ from tailrace.queue.arq_pool import ClaimedPool
 from tailrace.queue.claimed import DONE_MS, CancelReason, Claimed
 from tailrace.queue.enqueue import SOON_MS
 from tailrace.queue.handback import holder
-from tailrace.queue.leases import Leases, Taken
+from tailrace.queue.leases import Leases, Taken, places_of
 from tailrace.queue.names import FUNCTION
 from tailrace.queue.outage import Outage
 from tailrace.queue.redispy import Script, typed
 from tailrace.queue.renewal import Renewal, blocking_twin
 from tailrace.queue.serializer import PayloadRefused, dump_payload, load_payload
 from tailrace.queue.wake import Listener
-from tailrace.schemas.keys import Keys
+from tailrace.schemas.keys import DEFAULT_QUEUE, Keys
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +75,7 @@ class LeasedWorker(Worker):
         keys: Keys,
         redis: Redis,
         worker_name: str,
+        queues: Sequence[str] = (DEFAULT_QUEUE,),
         max_jobs: int = 10,
         lease_s: float = 5.0,
         job_timeout_s: float | None = None,
@@ -84,7 +85,8 @@ class LeasedWorker(Worker):
         renewal_client: Callable[[], BlockingRedis] | None = None,
         script: Callable[[str], Script] | None = None,
     ) -> None:
-        """`script` makes something to call of a script's source, over a connection of the caller's; else `redis` is used."""
+        """`queues` are served in that order: what is due in the first one goes before what is due in the second.
+        `script` makes something to call of a script's source, over a connection of the caller's; else `redis` is used."""
         client = typed(redis)
         lease_ms = int(lease_s * 1000)
         super().__init__(
@@ -120,11 +122,13 @@ class LeasedWorker(Worker):
         self._closed = False
         self._outage = Outage(f"worker {worker_name!r}", logger)
         token = holder(worker_name) + uuid4().hex
-        self._leases = Leases(script or client.register_script, keys=keys, token=token, lease_ms=lease_ms)
-        self._listener = Listener(client, keys=keys, worker=worker_name, heard=self._heard)
+        self._leases = Leases(
+            script or client.register_script, keys=keys, queues=queues, token=token, lease_ms=lease_ms
+        )
+        wakes = places_of(keys, queues)[1::2]
+        self._listener = Listener(client, wakes=wakes, worker=worker_name, heard=self._heard)
         self._renewal = Renewal(
             renewal_client or (lambda: blocking_twin(redis)),
-            queue=keys.queue,
             lease_ms=lease_ms,
             token=token,
             worker=worker_name,
@@ -209,7 +213,7 @@ class LeasedWorker(Worker):
         if before is not None and not before.settling and before.reason is None:
             if self._renewal.knows(queued_id, before.number, taken.score):
                 # Ours ran out, after a pause or an outage, and nobody had the job since: the run goes on.
-                self._renewal.hold(queued_id, before.number, deadline_ms)
+                self._renewal.hold(queued_id, before.number, deadline_ms, queue=taken.queue)
                 return
             self._lost(queued_id, before.number)
         self.claims += 1
@@ -221,8 +225,9 @@ class LeasedWorker(Worker):
             due_ms=int(min(max(taken.score, 0), deadline_ms)),  # a planted score may be infinite
             payload=taken.payload,
             claims=taken.claims,
+            queue=taken.queue,
         )
-        self._renewal.hold(queued_id, claimed.number, deadline_ms)
+        self._renewal.hold(queued_id, claimed.number, deadline_ms, queue=taken.queue)
         self.job_counter += 1
         if self.job_counter >= self.max_jobs:
             self._listener.listening.clear()
@@ -314,7 +319,7 @@ class LeasedWorker(Worker):
             try:
                 async with asyncio.timeout(self._lease_s):
                     kept = await self._leases.settle(
-                        claimed.queued_id, deadline_ms=deadline_ms, delay_ms=claimed.delay_ms
+                        claimed.queued_id, queue=claimed.queue, deadline_ms=deadline_ms, delay_ms=claimed.delay_ms
                     )
             except (RedisError, OSError) as error:
                 pause_s = self._outage.failed(error)

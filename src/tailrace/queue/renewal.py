@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import redis
 import redis.asyncio
@@ -56,6 +56,13 @@ def blocking_twin(client: redis.asyncio.Redis) -> redis.Redis:
     return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=kind, **kwargs))
 
 
+class _Lease(NamedTuple):
+    queue: str
+    before_ms: int
+    """The deadline before the last renewal: it may be in the queue still while that is on its way."""
+    deadline_ms: int
+
+
 class Renewal:
     """The leases that one worker holds. `hold` and `release` from any thread; `lost` is called in the renewing thread.
 
@@ -68,19 +75,17 @@ class Renewal:
         self,
         client: Callable[[], redis.Redis],
         *,
-        queue: str,
         lease_ms: int,
         token: str,
         worker: str,
         lost: Callable[[str, int], None],
     ) -> None:
         self._make_client = client
-        self._queue = queue
         self._lease_ms = lease_ms
         self._token = token
         self._worker = worker
         self._lost = lost
-        self._leases: dict[tuple[str, int], tuple[int, int]] = {}
+        self._leases: dict[tuple[str, int], _Lease] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -98,9 +103,9 @@ class Renewal:
         if self._thread is not None:
             self._thread.join()
 
-    def hold(self, queued_id: str, number: int, deadline_ms: int) -> None:
+    def hold(self, queued_id: str, number: int, deadline_ms: int, *, queue: str) -> None:
         with self._lock:
-            self._leases[queued_id, number] = (deadline_ms, deadline_ms)
+            self._leases[queued_id, number] = _Lease(queue, deadline_ms, deadline_ms)
 
     def release(self, queued_id: str, number: int) -> None:
         with self._lock:
@@ -109,12 +114,14 @@ class Renewal:
     def deadline_ms(self, queued_id: str, number: int) -> int:
         """When the lease ends as far as is known (server time); 0 for one that is not held."""
         with self._lock:
-            return self._leases.get((queued_id, number), (0, 0))[-1]
+            lease = self._leases.get((queued_id, number))
+            return lease.deadline_ms if lease else 0
 
     def knows(self, queued_id: str, number: int, score: float) -> bool:
         """Was that score in the queue this lease's? The last two deadlines count: one may be renewed meanwhile."""
         with self._lock:
-            return score in self._leases.get((queued_id, number), ())
+            lease = self._leases.get((queued_id, number))
+            return lease is not None and score in (lease.before_ms, lease.deadline_ms)
 
     def _run(self, client: BlockingClient) -> None:
         period_s = self._lease_ms / 1000 / RENEWALS_PER_LEASE
@@ -137,26 +144,37 @@ class Renewal:
             client.close()
 
     def _renew(self, script: BlockingScript) -> None:
-        with self._lock:
-            leases = [(lease, deadline_ms) for lease, (_, deadline_ms) in self._leases.items()]
-        for start in range(0, len(leases), LEASES_PER_CALL):
-            batch = leases[start : start + LEASES_PER_CALL]
-            flat = [part for (queued_id, _), known_ms in batch for part in (queued_id, self._token, known_ms)]
-            answer = cast("tuple[int, list[bytes]]", script(keys=[self._queue], args=[self._lease_ms, *flat]))
+        for names, args, batch in self._calls():
+            answer = cast("tuple[int, list[bytes]]", script(keys=names, args=args))
             deadline_ms, gone = answer
-            self._note([lease for lease, _ in batch], {queued_id.decode() for queued_id in gone}, deadline_ms)
+            self._note(batch, {queued_id.decode() for queued_id in gone}, deadline_ms)
+
+    def _calls(self) -> list[tuple[list[str], list[str | int], list[tuple[str, int]]]]:
+        """The script's keys and arguments for all that is held, and whose leases they are; each call has one queue's."""
+        held: dict[str, list[tuple[tuple[str, int], int]]] = {}
+        with self._lock:
+            for which, lease in self._leases.items():
+                held.setdefault(lease.queue, []).append((which, lease.deadline_ms))
+        calls: list[tuple[list[str], list[str | int], list[tuple[str, int]]]] = []
+        for queue, leases in held.items():
+            for start in range(0, len(leases), LEASES_PER_CALL):
+                batch = leases[start : start + LEASES_PER_CALL]
+                flat = [part for (queued_id, _), known_ms in batch for part in (queued_id, self._token, known_ms)]
+                calls.append(([queue], [self._lease_ms, *flat], [which for which, _ in batch]))
+        return calls
 
     def _note(self, batch: Iterable[tuple[str, int]], gone: set[str], deadline_ms: int) -> None:
         lost: list[tuple[str, int]] = []
         with self._lock:
             for lease in batch:
                 # Released while the script ran: no longer ours to speak of.
-                if lease not in self._leases:
+                known = self._leases.get(lease)
+                if known is None:
                     continue
                 if lease[0] in gone:
                     del self._leases[lease]
                     lost.append(lease)
                 else:
-                    self._leases[lease] = (self._leases[lease][-1], deadline_ms)
+                    self._leases[lease] = _Lease(known.queue, known.deadline_ms, deadline_ms)
         for queued_id, number in lost:
             self._lost(queued_id, number)

@@ -35,75 +35,85 @@ CLAIM_LUA: Final = (
     + f"local retry_prefix, retry_s = '{RETRY_PREFIX}', {RETRY_KEPT_S}\n"
     + f"local payload_top = {MAX_PAYLOAD_BYTES}\n"
     + """
-local queue, wake = KEYS[1], KEYS[2]
-local lease, limit, token, prefix = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
+local lease, limit, token, prefix = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local now = server_ms()
 local deadline = now + lease
-local taken, foreign, expired = {}, {}, {}
+local taken, foreign, expired, count = {}, {}, {}, 0
 
 local function ours(id)
   local job = string.sub(id, #prefix + 1)
   return string.sub(id, 1, #prefix) == prefix and #job <= 128 and string.match(job, '^[%w_-]+$')
 end
 
-local due = redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'WITHSCORES', 'LIMIT', 0, limit)
-for i = 1, #due, 2 do
-  local id = due[i]
-  if not ours(id) then
-    -- Its keys may be another deployment's: leave them.
-    redis.call('ZREM', queue, id)
-    foreign[#foreign + 1] = id
-  else
-    -- One byte more than a payload may have tells a huge one, without fetching it.
-    local payload = redis.pcall('GETRANGE', job_prefix .. id, 0, payload_top)
-    if payload == '' then
+local function take(queue, number)
+  local due = redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'WITHSCORES', 'LIMIT', 0, limit - count)
+  for i = 1, #due, 2 do
+    local id = due[i]
+    if not ours(id) then
+      -- Its keys may be another deployment's: leave them.
       redis.call('ZREM', queue, id)
-      expired[#expired + 1] = id
+      foreign[#foreign + 1] = id
     else
-      if type(payload) ~= 'string' then
-        payload = ''
-      end
-      local in_progress = in_progress_prefix .. id
-      if redis.call('SET', in_progress, token, 'NX', 'PX', lease) then
-        redis.call('ZADD', queue, 'XX', string.format('%.0f', deadline), id)
-        local claims = redis.pcall('INCR', retry_prefix .. id)
-        redis.call('EXPIRE', retry_prefix .. id, retry_s)
-        taken[#taken + 1] = id
-        taken[#taken + 1] = due[i + 1]
-        taken[#taken + 1] = payload
-        taken[#taken + 1] = type(claims) == 'number' and claims or 1
+      -- One byte more than a payload may have tells a huge one, without fetching it.
+      local payload = redis.pcall('GETRANGE', job_prefix .. id, 0, payload_top)
+      if payload == '' then
+        redis.call('ZREM', queue, id)
+        expired[#expired + 1] = id
       else
-        -- Somebody holds it, but its score was overwritten (or the key was planted): look again when the key runs out.
-        local left = redis.call('PTTL', in_progress)
-        if left < 0 or left > lease then
-          left = lease
-          redis.call('PEXPIRE', in_progress, left)
+        if type(payload) ~= 'string' then
+          payload = ''
         end
-        redis.call('ZADD', queue, 'XX', string.format('%.0f', now + left + 1), id)
+        local in_progress = in_progress_prefix .. id
+        if redis.call('SET', in_progress, token, 'NX', 'PX', lease) then
+          redis.call('ZADD', queue, 'XX', string.format('%.0f', deadline), id)
+          local claims = redis.pcall('INCR', retry_prefix .. id)
+          redis.call('EXPIRE', retry_prefix .. id, retry_s)
+          taken[#taken + 1] = id
+          taken[#taken + 1] = due[i + 1]
+          taken[#taken + 1] = payload
+          taken[#taken + 1] = type(claims) == 'number' and claims or 1
+          taken[#taken + 1] = number
+          count = count + 1
+        else
+          -- Somebody holds it, but its score was overwritten (or the key was planted): look again when the key runs out.
+          local left = redis.call('PTTL', in_progress)
+          if left < 0 or left > lease then
+            left = lease
+            redis.call('PEXPIRE', in_progress, left)
+          end
+          redis.call('ZADD', queue, 'XX', string.format('%.0f', now + left + 1), id)
+        end
       end
     end
   end
 end
 
-local wait = -1
-local first = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')
-local score = tonumber(first[2] or '')
-if score and score < 1e15 then
-  wait = math.max(0, math.ceil(score - now))
+local wait, length = -1, 0
+for at = 1, #KEYS, 2 do
+  local queue, wake = KEYS[at], KEYS[at + 1]
+  take(queue, (at - 1) / 2)
+  length = length + redis.call('ZCARD', queue)
+  local first = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')
+  local score = tonumber(first[2] or '')
+  local left = -1
+  if score and score < 1e15 then
+    left = math.max(0, math.ceil(score - now))
+    wait = wait < 0 and left or math.min(wait, left)
+  end
+  if left ~= 0 then
+    -- Nothing is due: every word that is still waiting is stale.
+    redis.call('DEL', wake)
+  end
 end
-if wait ~= 0 then
-  -- Nothing is due: every word that is still waiting is stale.
-  redis.call('DEL', wake)
-end
-return {wait, redis.call('ZCARD', queue), deadline, taken, foreign, expired}
+return {wait, length, deadline, taken, foreign, expired}
 """
 )
-"""KEYS queue, wake. ARGV lease in ms, limit, token, the namespace with its colon.
+"""KEYS queue and wake of each queue that the worker serves. ARGV lease in ms, limit, token, the namespace with its colon.
 
-Takes up to `limit` jobs that are due, oldest first. Answers: ms until the next is due (0: look again, -1: none waits),
-jobs in the queue, deadline of the leases; id, score, payload, claims so far of each job taken (an impossible payload is
-empty or too long); ids that were dropped because they are not this namespace's; ids that were dropped because their payload
-expired.
+Takes up to `limit` jobs that are due: those of the first queue before those of the second, in each the oldest first. Answers:
+ms until the next is due (0: look again, -1: none waits), jobs in the queues, deadline of the leases; id, score, payload, claims
+so far and number of the queue, from 0, of each job taken (an impossible payload is empty or too long); ids that were dropped
+because they are not this namespace's; ids that were dropped because their payload expired.
 """
 
 RENEW_LUA: Final = (

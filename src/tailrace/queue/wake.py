@@ -2,15 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, cast
 
 from redis.exceptions import RedisError
 
 from tailrace.queue.enqueue import WAKE_LUA
 from tailrace.queue.outage import Outage
 from tailrace.queue.redispy import Client
-from tailrace.schemas.keys import Keys
 
 logger = logging.getLogger(__name__)
 
@@ -22,14 +21,14 @@ _WAKE: Final = WAKE_LUA + "wake_up(KEYS[1]) return 1"
 class Listener:
     """Waits for words while `listening` is set, on one connection of its own, and calls `heard()` for each.
 
-    If `heard()` answers False the word goes back into the list, for another worker. Not all words arrive (a connection
-    can die with one): look at the queue from time to time as well.
+    If `heard()` answers False the word goes back into the list that it was in, for another worker. Not all words arrive (a
+    connection can die with one): look at the queue from time to time as well.
     """
 
-    def __init__(self, redis: Client, *, keys: Keys, worker: str, heard: Callable[[], bool]) -> None:
+    def __init__(self, redis: Client, *, wakes: Sequence[str], worker: str, heard: Callable[[], bool]) -> None:
         self.listening = asyncio.Event()
         self._redis = redis
-        self._wake = keys.wake
+        self._wakes = list(wakes)
         self._heard = heard
         self._outage = Outage(f"worker {worker!r}, listening", logger)
         self._script = redis.register_script(_WAKE)
@@ -44,13 +43,15 @@ class Listener:
             try:
                 # The outer limit is for a connection that died without a word.
                 async with asyncio.timeout(self._wait_s + LONGEST_WAIT_S):
-                    word = await self._redis.blpop([self._wake], self._wait_s)
+                    word = await self._redis.blpop(self._wakes, self._wait_s)
                 self._outage.over()
                 if word is not None and not self._heard():
-                    await self.wake_another()
+                    wake, _ = cast("tuple[bytes, bytes]", word)
+                    await self._script([wake.decode()], [])
             except (RedisError, OSError) as error:
                 await asyncio.sleep(self._outage.failed(error))
 
     async def wake_another(self) -> None:
-        """Raises: RedisError, OSError."""
-        await self._script([self._wake], [])
+        """For each of the lists. Raises: RedisError, OSError."""
+        for wake in self._wakes:
+            await self._script([wake], [])

@@ -31,10 +31,13 @@ from tailrace.schemas.events import (
 )
 from tailrace.schemas.keys import (
     DEFAULT_NAMESPACE,
+    DEFAULT_QUEUE,
     Keys,
     check_group,
     check_job_id,
+    check_queue,
     follow_up_id,
+    queue_said,
 )
 from tailrace.schemas.positions import (
     END,
@@ -94,19 +97,14 @@ from tailrace.schemas.results import (
     Result,
     ToolCall,
 )
-from tailrace.schemas.settings import (
-    GatewaySettings,
-    Settings,
-    UpstreamSettings,
-    WebhookSettings,
-    WorkerSettings,
-    webhook_group,
-)
+from tailrace.schemas.sections import GatewaySettings, UpstreamSettings, WebhookSettings, WorkerSettings
+from tailrace.schemas.settings import Settings, webhook_group
 
 __all__ = [
     "CHUNK",
     "DEFAULT_DEADLINE_S",
     "DEFAULT_NAMESPACE",
+    "DEFAULT_QUEUE",
     "DEFAULT_RETENTION_S",
     "END",
     "FIRST",
@@ -179,6 +177,7 @@ __all__ = [
     "WorkerSettings",
     "check_group",
     "check_job_id",
+    "check_queue",
     "chunk_field",
     "chunk_run",
     "completions_only",
@@ -186,6 +185,7 @@ __all__ = [
     "follow_up_id",
     "parse_position",
     "position",
+    "queue_said",
     "seconds",
     "webhook_group",
 ]

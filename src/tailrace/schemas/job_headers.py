@@ -48,6 +48,7 @@ def _object(text: str) -> dict[str, Any]:
 #: An option -> how its text is read, and how to say that.
 _READ: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
     "upstream": (str, "a name"),
+    "queue": (str, "a name"),
     "metadata": (_object, "a JSON object"),
     "tags": (_tags, "words with commas between"),
     "deadline": (float, "seconds"),

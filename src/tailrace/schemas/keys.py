@@ -21,6 +21,9 @@ pub/sub knows no database numbers. No other module spells a key.
 | `<ns>:tenant:<t>:jobs`       | hash    | as long as the longest-lived job in it may run                     |
 | `<ns>:queue`                 | zset    | that of the longest-lived job in it                                |
 | `<ns>:queue:wake`            | list    | 60 s                                                               |
+| `<ns>:queues`                | zset    | that of the longest-lived job in a queue with a name; names by when that is over |
+| `<ns>:queues:<name>`         | zset    | as `<ns>:queue`                                                    |
+| `<ns>:queues:<name>:wake`    | list    | 60 s                                                               |
 | `arq:job:<ns>:<job>`         | string  | as the job's log; deleted when the job leaves the queue            |
 | `arq:retry:<ns>:<job>`, ...  | string  | arq's own, short                                                   |
 """
@@ -28,15 +31,19 @@ pub/sub knows no database numbers. No other module spells a key.
 import hashlib
 import re
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, cast
 
 from tailrace.schemas.errors import InvalidRequest
 
 DEFAULT_NAMESPACE: Final = "tailrace"
+DEFAULT_QUEUE: Final = "default"
+"""The queue of jobs that name none."""
 
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+_QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _GROUP = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
 
 
@@ -45,6 +52,19 @@ def check_job_id(job_id: str) -> str:
     if not isinstance(cast("object", job_id), str) or not _JOB_ID.fullmatch(job_id):
         raise InvalidRequest(f"{job_id!r} is no job id: use 1 to 128 of the characters A-Z a-z 0-9 _ -")
     return job_id
+
+
+def check_queue(name: str) -> str:
+    """The name itself. Raises: InvalidRequest unless it is 1 to 64 of A-Z a-z 0-9 _ . and -."""
+    if not isinstance(cast("object", name), str) or not _QUEUE.fullmatch(name):
+        raise InvalidRequest(f"{name!r} is no name of a queue: use 1 to 64 of the characters A-Z a-z 0-9 _ . -")
+    return name
+
+
+def queue_said(record: Mapping[str, object]) -> str:
+    """The queue that a job's record names; the default one if it names none."""
+    name = record.get("queue")
+    return name if isinstance(name, str) and _QUEUE.fullmatch(name) else DEFAULT_QUEUE
 
 
 def check_group(group: str) -> str:
@@ -135,11 +155,29 @@ class Keys:
 
     @property
     def queue(self) -> str:
+        """The queue of jobs that name none."""
         return f"{self.namespace}:queue"
 
     @property
     def wake(self) -> str:
-        return f"{self.queue}:wake"
+        return self.wake_of(self.queue)
+
+    @property
+    def queues(self) -> str:
+        """The names of the other queues that jobs were put into."""
+        return f"{self.namespace}:queues"
+
+    def queue_of(self, name: str) -> str:
+        """The queue of that name."""
+        return self.queue if name == DEFAULT_QUEUE else f"{self.queues}:{name}"
+
+    def wake_of(self, queue: str) -> str:
+        """The words for the workers of a queue, as `queue_of` spells it."""
+        return f"{queue}:wake"
+
+    def queue_name(self, queue: str) -> str:
+        """The name of a queue that `queue_of` has spelt."""
+        return DEFAULT_QUEUE if queue == self.queue else queue.removeprefix(f"{self.queues}:")
 
     def queued(self, job_id: str) -> str:
         """The id under which the queue carries a job: no prompt, no parameters."""

@@ -182,6 +182,8 @@ class JobRecord(_Record):
     task: str | None = None
     then: str | None = None
     """The task that is started with the result, if the job ends well."""
+    queue: str | None = None
+    """The queue that it waits in. None: the default one."""
     max_attempts: int = 3
     on_restart: Literal["splice", "continue", "fail"] = "splice"
     metadata: dict[str, JsonValue] = Field(default_factory=dict)

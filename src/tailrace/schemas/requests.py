@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from tailrace.schemas.errors import InvalidRequest
+from tailrace.schemas.keys import DEFAULT_QUEUE, check_queue
 
 Api = Literal["completions", "chat", "responses", "task"]
 OnRestart = Literal["splice", "continue", "fail"]
@@ -83,6 +84,8 @@ class JobRequest(BaseModel):
     on_restart: OnRestart = "splice"
     then: str | None = None
     """The task that is started with the result, if the job ends well."""
+    queue: str = DEFAULT_QUEUE
+    """The queue that it waits in, for the workers that serve it."""
     tenant: str | None = None
     """Whom the job belongs to. A gateway sets it, never who asks it; nothing of `submit`'s."""
     origin: dict[str, JsonValue] | None = None
@@ -99,6 +102,7 @@ class JobRequest(BaseModel):
         api: Literal["auto"] | Api = "auto",
         model: str | None = None,
         upstream: str = "default",
+        queue: str = DEFAULT_QUEUE,
         task: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         tags: Sequence[str] | None = None,
@@ -131,6 +135,7 @@ class JobRequest(BaseModel):
             "messages": None if messages is None else [dict(message) for message in messages],
             "input": _task_input(input) if chosen == "task" else input,
             "upstream": upstream,
+            "queue": check_queue(queue),
             "task": task,
             "params": _params(chosen, params),
             "metadata": _metadata(metadata),

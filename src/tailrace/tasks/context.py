@@ -215,6 +215,7 @@ class Context(ABC):
         api: Literal["auto"] | Api = "auto",
         model: str | None = None,
         upstream: str = "default",
+        queue: str | None = None,
         task: str | None = None,
         name: str | None = None,
         tags: Sequence[str] | None = None,
@@ -226,7 +227,7 @@ class Context(ABC):
         **params: Any,
     ) -> Child:
         """Submit another job, with the arguments of `submit`, and await its result. It ends with this one: if this job is
-        cancelled, fails or expires, so is the child.
+        cancelled, fails or expires, so is the child. Without a `queue` it waits in this job's.
 
         Raises: InvalidRequest and StepMismatch at once; StepFailed when awaited, if the child did not end well.
         """

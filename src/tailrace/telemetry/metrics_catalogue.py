@@ -242,10 +242,13 @@ QUEUE_JOBS: Final = Metric(
     "tailrace_queue_jobs", "gauge",
     'Jobs in the queue, exact: "due" wait for a worker; "running" are leased, or due within a lease (worker.lease_s); '
     '"delayed" are due later.',
-    ("state",),
+    ("queue", "state"),
 )  # fmt: skip
 QUEUE_AGE: Final = Metric(
-    "tailrace_queue_oldest_due_seconds", "gauge", "How long the job has waited that is due longest; 0 if none waits."
+    "tailrace_queue_oldest_due_seconds",
+    "gauge",
+    "How long the job has waited that is due longest; 0 if none waits.",
+    ("queue",),
 )
 OPEN_JOBS: Final = Metric(
     "tailrace_open_jobs",

@@ -15,6 +15,7 @@ from typing import Any, Final
 from redis.exceptions import NoPermissionError
 
 from tailrace.joblog import Broker
+from tailrace.queue import ask_queues, queues_told
 from tailrace.schemas import Keys, TailraceError
 from tailrace.telemetry import metrics_catalogue as told
 from tailrace.telemetry.metrics_counts import OTHER, Metric, Sample
@@ -26,6 +27,7 @@ KEPT_S: Final = 5.0
 PATIENCE_S: Final = 2.0
 _MOST_WORKERS: Final = 1000
 _MOST_GROUPS: Final = 50
+_MOST_QUEUES: Final = 50
 #: An open job is checked every 30 s (the sweep's NEXT_CHECK_MS).
 _LATE_MS: Final = 30_000
 _LAST_WRITES: Final = ("aof_last_write_status", "aof_last_bgrewrite_status", "rdb_last_bgsave_status")
@@ -76,16 +78,23 @@ class Fleet:
 
     async def _read(self) -> list[Sample]:
         keys = self._keys
-        (seconds, micros), *_ = await self._ask(("TIME",))
+        (seconds, micros), told_queues = await self._ask(("TIME",), ask_queues(keys))
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         leased = now_ms + self._lease_ms
         streams = keys.ended_streams
+        queues = queues_told(told_queues)[:_MOST_QUEUES]
         answers = iter(
             await self._ask(
-                ("ZCOUNT", keys.queue, "-inf", now_ms),
-                ("ZCOUNT", keys.queue, f"({now_ms}", leased),
-                ("ZCOUNT", keys.queue, f"({leased}", "+inf"),
-                ("ZRANGE", keys.queue, 0, 0, "WITHSCORES"),
+                *(
+                    command
+                    for queue in map(keys.queue_of, queues)
+                    for command in (
+                        ("ZCOUNT", queue, "-inf", now_ms),
+                        ("ZCOUNT", queue, f"({now_ms}", leased),
+                        ("ZCOUNT", queue, f"({leased}", "+inf"),
+                        ("ZRANGE", queue, 0, 0, "WITHSCORES"),
+                    )
+                ),
                 ("ZCARD", keys.open),
                 ("ZCOUNT", keys.open, "-inf", now_ms - _LATE_MS),
                 ("ZRANGE", keys.workers, -_MOST_WORKERS, -1),
@@ -94,9 +103,12 @@ class Fleet:
             )
         )
         samples: list[Sample] = []
-        for state in ("due", "running", "delayed"):
-            samples += _number(told.QUEUE_JOBS, next(answers), state)
-        samples += _of(next(answers), lambda first: [Sample(told.QUEUE_AGE, (), _age_s(first, now_ms))])
+        for queue in queues:
+            for state in ("due", "running", "delayed"):
+                samples += _number(told.QUEUE_JOBS, next(answers), queue, state)
+            first = next(answers)
+            if not isinstance(first, Exception):
+                samples.append(Sample(told.QUEUE_AGE, (queue,), _age_s(first, now_ms)))
         samples += _number(told.OPEN_JOBS, next(answers))
         samples += _number(told.OPEN_UNCHECKED, next(answers))
         names = next(answers)

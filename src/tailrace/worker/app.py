@@ -84,6 +84,7 @@ class Worker:
                     keys=keys,
                     redis=self._broker.queue.redis,
                     worker_name=self.name,
+                    queues=settings.worker.queues,
                     max_jobs=settings.worker.max_jobs,
                     lease_s=settings.worker.lease_s,
                     renewal_client=self._renewal_client,
@@ -161,6 +162,7 @@ class Worker:
                 jobs=len(self._queue.running),
                 max_jobs=self.settings.worker.max_jobs,
                 version=_VERSION,
+                queues=self.settings.worker.queues,
             )
             # For people: the sweep beside it says what is wrong with the server.
             with suppress(TailraceError):

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Final, cast
 
 from tailrace.joblog import Broker, expired, in_our_words, incarnation_of
-from tailrace.schemas import END, FIRST, GRACE_S, BrokerUnavailable, JsonObject, Keys
+from tailrace.schemas import DEFAULT_QUEUE, END, FIRST, GRACE_S, BrokerUnavailable, JsonObject, Keys, queue_said
 
 #: No pause between two runs of a job is that long, nor a lease by default: who waits longer in the queue after having
 #: been due waits for a clock that went back.
@@ -54,7 +54,9 @@ class Glance:
     there: bool
     """Whether there is a log at all; without records it is the tombstone of a job that has ended."""
     queued_ms: float | None
-    """Its score in the queue."""
+    """Its score in the queue that it is in."""
+    queue: str | None = None
+    """That queue, as `Keys.queue_of` spells it."""
 
     def finding(self, now_ms: int, *, longest_wait_ms: int = LONGEST_WAIT_MS) -> Finding:
         """What is wrong, by the server's clock."""
@@ -75,15 +77,23 @@ class Glance:
         """Which job under its id this is."""
         return incarnation_of(self.job or {})
 
+    @property
+    def queue_name(self) -> str:
+        """The queue that it belongs into."""
+        return queue_said(self.job or {})
+
     def last_check_ms(self, now_ms: int) -> int:
         """When it must have ended, whoever ends it."""
         deadline = (self.job or {}).get("deadline")
         return (deadline if isinstance(deadline, int) else now_ms) + int(GRACE_S * 1000) + 1000
 
 
-async def glance(broker: Broker, keys: Keys, job_ids: Sequence[str]) -> list[Glance | BrokerUnavailable | None]:
-    """Look at many jobs in one round trip; None for one whose keys hold something that is none of ours. Of several servers
-    one may be away: what its jobs have is not known, and the others' are looked at.
+async def glance(
+    broker: Broker, keys: Keys, job_ids: Sequence[str], queues: Sequence[str] | None = None
+) -> list[Glance | BrokerUnavailable | None]:
+    """Look at many jobs in one round trip, in the queues of these names (None: the default one); None for one whose keys hold
+    something that is none of ours. Of several servers one may be away: what its jobs have is not known, and the others' are
+    looked at.
 
     Raises: BrokerUnavailable, BrokerUnsuitable.
     """
@@ -97,7 +107,8 @@ async def glance(broker: Broker, keys: Keys, job_ids: Sequence[str]) -> list[Gla
         ]
     if not commands:
         return []
-    queued = [("ZSCORE", keys.queue, keys.queued(job_id)) for job_id in job_ids]
+    places = [keys.queue_of(name) for name in queues or [DEFAULT_QUEUE]]
+    queued = [("ZSCORE", place, keys.queued(job_id)) for job_id in job_ids for place in places]
     # The queue first: a job that ends meanwhile is not taken for one that the queue has forgotten.
     if broker.apart:
         scores = await broker.queue.many(queued)
@@ -111,7 +122,7 @@ async def glance(broker: Broker, keys: Keys, job_ids: Sequence[str]) -> list[Gla
         both = await broker.many([*queued, *commands])
         scores, answers = both[: len(queued)], both[len(queued) :]
     found = [
-        _glance(job_id, [*answers[number * _COMMANDS : (number + 1) * _COMMANDS], scores[number]])
+        _glance(job_id, answers[number * _COMMANDS : (number + 1) * _COMMANDS], _placed(places, scores, number))
         for number, job_id in enumerate(job_ids)
     ]
     away = [each for each in found if isinstance(each, BrokerUnavailable)]
@@ -120,14 +131,23 @@ async def glance(broker: Broker, keys: Keys, job_ids: Sequence[str]) -> list[Gla
     return found
 
 
-def _glance(job_id: str, answers: Sequence[Any]) -> Glance | BrokerUnavailable | None:
-    for answer in answers:
+def _placed(places: Sequence[str], scores: Sequence[Any], number: int) -> tuple[str | None, Any]:
+    """Where the `number`-th job is, and what was said of it there."""
+    for place, score in zip(places, scores[number * len(places) : (number + 1) * len(places)], strict=True):
+        if score is not None:
+            return place, score
+    return None, None
+
+
+def _glance(job_id: str, answers: Sequence[Any], placed: tuple[str | None, Any]) -> Glance | BrokerUnavailable | None:
+    queue, score = placed
+    for answer in [*answers, score]:
         if isinstance(answer, Exception):
             ours = in_our_words(answer)
             if ours is None:
                 raise answer
             return ours if isinstance(ours, BrokerUnavailable) else None
-    top, first, there, score = answers
+    top, first, there = answers
     try:
         job = json.loads(first[0][1][b"job"]) if first and b"job" in first[0][1] else None
     except ValueError:
@@ -141,4 +161,5 @@ def _glance(job_id: str, answers: Sequence[Any]) -> Glance | BrokerUnavailable |
         job=cast("JsonObject | None", job),
         there=bool(there),
         queued_ms=None if score is None else float(score),
+        queue=queue,
     )

@@ -16,6 +16,7 @@ from tailrace.schemas import (
     QueueFull,
     RequestLimits,
     follow_up_id,
+    queue_said,
 )
 from tailrace.tasks import Jobs
 from tailrace.views import result_of
@@ -46,6 +47,7 @@ async def start_follow_up(job_id: str, record: JsonObject, entries: Sequence[Ent
             input=result.model_dump(mode="json", exclude={"native"}, exclude_defaults=True),
             metadata=result.metadata,
             tags=result.tags,
+            queue=queue_said(record),
             retention=float(int(str(record["retention_ms"])) / 1000),
             limits=_LIMITS,
         ).model_copy(update={"tenant": record.get("tenant")})

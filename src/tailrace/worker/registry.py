@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from tailrace.joblog import Broker, Script
-from tailrace.schemas import WIRE_VERSION, Keys
+from tailrace.schemas import DEFAULT_QUEUE, WIRE_VERSION, Keys
 
 #: How long a worker is remembered that fell silent without taking its leave.
 REMEMBERED_MS: Final = 3_600_000
@@ -24,7 +24,7 @@ return 1
 """)
 
 
-_SAID: Final = ("host", "pid", "jobs", "max_jobs", "version", "wire")
+_SAID: Final = ("host", "pid", "jobs", "max_jobs", "version", "wire", "queues")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,8 @@ class WorkerCard:
     """Of tailrace; "" of a worker too old to say."""
     wire: int = WIRE_VERSION
     """The version of the wire format that it writes."""
+    queues: tuple[str, ...] = (DEFAULT_QUEUE,)
+    """The queues that it takes jobs from, in its order."""
 
 
 async def announce(broker: Broker, keys: Keys, card: WorkerCard, *, counts_s: float) -> None:
@@ -82,6 +84,7 @@ def _card(name: str, seen_ms: int, raw: object) -> WorkerCard:
             version=str(said.get("version", ""))[:64],
             wire=int(said.get("wire", 1)),
             seen_ms=seen_ms,
+            queues=tuple(map(str, said.get("queues", [DEFAULT_QUEUE]))),
         )
     except (ValueError, LookupError, TypeError, AttributeError):  # not written by us: somebody is there all the same
         return WorkerCard(name, seen_ms=seen_ms)

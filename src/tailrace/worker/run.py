@@ -112,7 +112,12 @@ class Run:
                 raise Retry(defer=self._settings.lease_s) from None
         with self._telling.last.entered():
             settled = await settle(
-                self._broker, self._keys, self._job_id, jobs=self._tools.jobs, seen_off=self._seen_off
+                self._broker,
+                self._keys,
+                self._job_id,
+                queue=self._claimed.queue,
+                jobs=self._tools.jobs,
+                seen_off=self._seen_off,
             )
         if not settled:
             # The server lost the end, or it is another incarnation's log by now: the queue must not forget it.

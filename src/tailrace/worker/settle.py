@@ -24,13 +24,14 @@ async def settle(
     keys: Keys,
     job_id: str,
     *,
+    queue: str | None = None,
     jobs: Jobs | None = None,
     seen_off: Callable[[Status], None] = lambda _: None,
 ) -> bool:
     """Store the snapshot of a job that has ended and hand it off. False if it has not ended, or not any more.
 
-    `jobs` ends the jobs that it had submitted and that nobody awaits any more, and starts the one that is to follow.
-    `seen_off` is told how the job ended when all of that is done.
+    `queue`: where it is, if it is queued, as `Keys.queue_of` spells it. `jobs` ends the jobs that it had submitted and that
+    nobody awaits any more, and starts the one that is to follow. `seen_off` is told how the job ended when all of that is done.
 
     Raises: BrokerUnavailable, BrokerUnsuitable.
     """
@@ -39,7 +40,7 @@ async def settle(
     except JobNotFound:
         entries = []
     if not entries:
-        return await leave(broker, keys, job_id, deleted=True)
+        return await leave(broker, keys, job_id, queue=queue, deleted=True)
     if entries[-1].field != "end":
         return False
     end = json.loads(entries[-1].value)
@@ -81,14 +82,20 @@ def _told(job: JsonObject, end: JsonObject) -> dict[str, str]:
     return told
 
 
-async def leave(broker: Broker, keys: Keys, job_id: str, *, deleted: bool = False) -> bool:
-    """Take a job out of the queue whose log is sealed or gone, unless somebody holds it. False if its log is open.
+async def leave(broker: Broker, keys: Keys, job_id: str, *, queue: str | None = None, deleted: bool = False) -> bool:
+    """Take a job out of its queue whose log is sealed or gone, unless somebody holds it. False if its log is open.
 
     One without a log leaves the index of open jobs too; `deleted`: so does a tombstone, there is nothing to hand off.
     Raises: BrokerUnavailable, BrokerUnsuitable.
     """
     queued_id = keys.queued(job_id)
-    names = [keys.open, keys.queue, IN_PROGRESS_PREFIX + queued_id, payload_key(keys, job_id), RETRY_PREFIX + queued_id]
+    names = [
+        keys.open,
+        queue or keys.queue,
+        IN_PROGRESS_PREFIX + queued_id,
+        payload_key(keys, job_id),
+        RETRY_PREFIX + queued_id,
+    ]
     args = [job_id, queued_id, "1" if deleted else "0"]
     if not broker.apart:
         return bool(await broker.run(LEAVE, [keys.log(job_id), *names], args))

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from tailrace.joblog import Broker, seal_expired, translated
-from tailrace.queue import IN_PROGRESS_PREFIX, Outage, enqueue
-from tailrace.schemas import BrokerUnavailable, Keys, Status, TailraceError
+from tailrace.queue import IN_PROGRESS_PREFIX, Outage, enqueue, forget_old_queues, known_queues
+from tailrace.schemas import DEFAULT_QUEUE, BrokerUnavailable, Keys, Status, TailraceError
 from tailrace.tasks import Jobs
 from tailrace.telemetry import metrics_catalogue as told
 from tailrace.telemetry.metrics_counts import Counts
@@ -75,7 +75,7 @@ class SweepReport:
     open: int
     """Jobs in the index."""
     queued: int
-    """Jobs in the queue, waiting or running."""
+    """Jobs in the queues, waiting or running."""
     late: int
     """Checks that are overdue by more than a sweep's pause: nobody sweeps, or there is more than the sweeps can do."""
     findings: Mapping[Finding, int] = field(default_factory=dict[Finding, int])
@@ -102,11 +102,15 @@ async def sweep_for_ever(
     """Sweep again and again, until cancelled."""
     counts = counts or Counts(told.WORKER)
     outage = Outage("sweep", logger)
-    seen = 0
+    seen: dict[str, int] = {}
     while True:
         try:
             swept = await sweep(broker, keys, longest_wait_ms=longest_wait_ms, jobs=jobs, counts=counts)
-            reopened, seen = await reopen(broker, keys, seen)
+            reopened = 0
+            for queue in await known_queues(broker, keys):
+                count, seen[queue] = await reopen(broker, keys, seen.get(queue, 0), queue)
+                reopened += count
+            await forget_old_queues(broker, keys)
             if broker.apart:
                 reopened += await reopen_handed_off(broker, keys)
         except TailraceError as error:
@@ -139,12 +143,13 @@ async def sweep(
     """Check the open jobs whose check is due, up to A_ROUND, and heal them. Raises: BrokerUnavailable, BrokerUnsuitable."""
     swept = Swept()
     ends = counts or Counts(told.WORKER)
+    queues = await known_queues(broker, keys)
     while swept.checked < A_ROUND:
         now_ms, due = await broker.queue.run(TAKE_DUE, [keys.open], [AT_ONCE, NEXT_CHECK_MS])
         job_ids = [job_id.decode("utf-8", "replace") for job_id in due]
         if broker.apart and job_ids:
             now_ms = await broker.now_ms()  # deadlines are by the clock of the log's server
-        for seen in await _glances(broker, keys, job_ids, swept):
+        for seen in await _glances(broker, keys, job_ids, queues, swept):
             try:
                 await _heal(broker, keys, seen, now_ms, swept, longest_wait_ms, jobs, ends)
             except BrokerUnavailable as error:
@@ -166,10 +171,10 @@ async def sweep(
     return swept
 
 
-async def _glances(broker: Broker, keys: Keys, job_ids: list[str], swept: Swept) -> list[Glance]:
+async def _glances(broker: Broker, keys: Keys, job_ids: list[str], queues: list[str], swept: Swept) -> list[Glance]:
     """Raises: as `sweep`. One job whose keys are of another kind does not hide the others."""
     found: list[Glance] = []
-    for seen in await glance(broker, keys, job_ids):
+    for seen in await glance(broker, keys, job_ids, queues):
         if seen is None:
             swept.skipped += 1
         elif not isinstance(seen, BrokerUnavailable):  # else its server is away: it is looked at again
@@ -201,25 +206,25 @@ async def _heal(
             await _queue(broker, keys, seen, now_ms)
             swept.queued += 1
         case Finding.STUCK:
-            queued_id = keys.queued(job_id)
-            names = [keys.queue, IN_PROGRESS_PREFIX + queued_id, keys.wake]
+            queued_id, queue = keys.queued(job_id), seen.queue or keys.queue
+            names = [queue, IN_PROGRESS_PREFIX + queued_id, keys.wake_of(queue)]
             swept.queued += await broker.queue.run(BRING_FORWARD, names, [queued_id, longest_wait_ms])
         case Finding.OVERDUE:
             await seal_expired(broker, keys, job_id, seen.incarnation)
-            await settle(broker, keys, job_id, jobs=jobs, seen_off=seen_off)
-            await leave(broker, keys, job_id)
+            await settle(broker, keys, job_id, queue=seen.queue, jobs=jobs, seen_off=seen_off)
+            await leave(broker, keys, job_id, queue=seen.queue)
             swept.expired += 1
         case Finding.ENDED:
-            if await settle(broker, keys, job_id, jobs=jobs, seen_off=seen_off):
-                await leave(broker, keys, job_id)
+            if await settle(broker, keys, job_id, queue=seen.queue, jobs=jobs, seen_off=seen_off):
+                await leave(broker, keys, job_id, queue=seen.queue)
                 swept.settled += 1
         case Finding.DAMAGED:
             await end_damaged(broker, keys, job_id)
-            await settle(broker, keys, job_id, jobs=jobs, seen_off=seen_off)
-            await leave(broker, keys, job_id)
+            await settle(broker, keys, job_id, queue=seen.queue, jobs=jobs, seen_off=seen_off)
+            await leave(broker, keys, job_id, queue=seen.queue)
             swept.failed += 1
         case Finding.GONE:
-            await leave(broker, keys, job_id)
+            await leave(broker, keys, job_id, queue=seen.queue)
             swept.dropped += 1
 
 
@@ -234,7 +239,7 @@ async def _queue(broker: Broker, keys: Keys, seen: Glance, now_ms: int) -> None:
     delay_ms = min(due_ms - now_ms, last_ms - now_ms - 1000)
     with translated():
         redis, ttl_ms = broker.queue.redis, max(1000, last_ms - now_ms)
-        await enqueue(redis, keys, seen.job_id, delay_ms=max(0, delay_ms), ttl_ms=ttl_ms)
+        await enqueue(redis, keys, seen.job_id, delay_ms=max(0, delay_ms), ttl_ms=ttl_ms, queue=seen.queue_name)
     if due_ms > now_ms:
         await broker.queue.call("ZADD", keys.open, "XX", due_ms + _AFTER_DUE_MS, seen.job_id)
 
@@ -243,13 +248,13 @@ def _ms(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
-async def reopen(broker: Broker, keys: Keys, start: int) -> tuple[int, int]:
-    """Put open jobs that only the queue knows back into the index, from the `start`-th of the queue on; how many, and where
+async def reopen(broker: Broker, keys: Keys, start: int, queue: str = DEFAULT_QUEUE) -> tuple[int, int]:
+    """Put open jobs that only the queue of that name knows back into the index, from its `start`-th on; how many, and where
     to go on. A hundred a round, in turn: the index is written with the log, so this heals what was evicted or deleted.
 
     Raises: BrokerUnavailable, BrokerUnsuitable.
     """
-    found = await broker.queue.call("ZRANGE", keys.queue, start, start + AT_ONCE - 1, "WITHSCORES")
+    found = await broker.queue.call("ZRANGE", keys.queue_of(queue), start, start + AT_ONCE - 1, "WITHSCORES")
     scored = {keys.job_of(queued_id): score for queued_id, score in with_scores(found)}
     job_ids = [job_id for job_id in scored if job_id is not None]
     scores = await broker.queue.many([("ZSCORE", keys.open, job_id) for job_id in job_ids]) if job_ids else []
@@ -297,12 +302,14 @@ async def sweep_report(broker: Broker, keys: Keys, *, limit: int = A_ROUND) -> S
     now_ms = await broker.queue.now_ms()
     log_ms = await broker.now_ms() if broker.apart else now_ms
     due = with_scores(await broker.queue.call("ZRANGE", keys.open, 0, limit - 1, "WITHSCORES"))
+    queues = await known_queues(broker, keys)
+    queued = await broker.queue.many([("ZCARD", keys.queue_of(name)) for name in queues])
     away = 0
     counts: Counter[Finding] = Counter()
     jobs: dict[Finding, tuple[str, ...]] = {}
     for start in range(0, len(due), AT_ONCE):
         job_ids = [job_id for job_id, _ in due[start : start + AT_ONCE]]
-        for seen in await glance(broker, keys, job_ids):
+        for seen in await glance(broker, keys, job_ids, queues):
             if isinstance(seen, BrokerUnavailable):
                 away += 1
             if seen is None or isinstance(seen, BrokerUnavailable):
@@ -316,7 +323,7 @@ async def sweep_report(broker: Broker, keys: Keys, *, limit: int = A_ROUND) -> S
         checked=len(due) - away,
         away=away,
         open=await broker.queue.call("ZCARD", keys.open),
-        queued=await broker.queue.call("ZCARD", keys.queue),
+        queued=sum(count for count in queued if isinstance(count, int)),
         late=sum(score < now_ms - NEXT_CHECK_MS for _, score in due),
         findings=counts,
         jobs=jobs,

@@ -147,7 +147,7 @@ class Telling:
             span = tracing.NOTHING
             if tracing.tracing():
                 span = self.last = processing(
-                    self._keys.queue,
+                    self._claimed.queue,
                     job_id=job.job_id,
                     parent=tracing.received(job.trace),
                     worker=self._claimed.worker,

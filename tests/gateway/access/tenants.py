@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from engine import engine
 from tailrace.gateway.access import hash_key, new_key
-from tailrace.schemas.settings import TenantSettings
+from tailrace.schemas.sections import TenantSettings
 
 #: Tokens for as long as a test likes, then none for ever.
 ENDLESS = "rehearsal:fault=endless,pace=0.01"

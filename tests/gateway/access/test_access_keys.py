@@ -16,7 +16,7 @@ from tailrace.gateway import create_app
 from tailrace.gateway.access import KeyAccess, OpenAccess, hash_key, new_key
 from tailrace.gateway.access.keys import Tenants
 from tailrace.gateway.serving import server
-from tailrace.schemas.settings import TenantSettings
+from tailrace.schemas.sections import TenantSettings
 
 
 def configured(**tenants: Any) -> Settings:

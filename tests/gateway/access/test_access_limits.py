@@ -16,7 +16,7 @@ from tailrace.gateway.errors import ApiError
 from tailrace.gateway.gateway import Gateway
 from tailrace.joblog import Broker
 from tailrace.schemas import JobRequest, Keys
-from tailrace.schemas.settings import TenantSettings
+from tailrace.schemas.sections import TenantSettings
 
 
 def limits(namespace: str, tenant: str = "acme", **settings: Any) -> tuple[Limits, Keys]:
@@ -312,3 +312,23 @@ async def test_nobody_without_a_key_makes_the_gateway_read_a_body(real_redis: Re
             async with asyncio.timeout(10):
                 assert b" 401 " in await reader.readline()
             writer.transport.abort()
+
+
+async def test_a_tenants_jobs_go_to_its_queues_and_to_no_other(redis: Any, namespace: str) -> None:
+    keys = Keys(namespace)
+    acme, beta = {"queues": ("gold", "batch")}, dict[str, Any]()
+    async with tenanted(redis, namespace, with_worker=False, acme=acme, beta=beta) as gate:
+        await gate.submit("acme", "first")
+        await gate.submit("acme", "second", queue="batch")
+        await gate.submit("beta", "third")
+        places = {"first": "gold", "second": "batch", "third": "default"}
+        for job_id, queue in places.items():
+            assert await redis.zscore(keys.queue_of(queue), keys.queued(job_id)) is not None
+        for tenant, queue in (("acme", "silver"), ("beta", "gold")):
+            refused = await gate.post("/v1/jobs", tenant, json={"prompt": "hello", "queue": queue})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (403, "queue_not_allowed")
+        body = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "stream": True}
+        refused = await gate.post("/v1/chat/completions", "beta", json=body, headers={"x-tailrace-queue": "gold"})
+        assert refused.status_code == 403
+        assert not await redis.exists(keys.queue_of("silver"))
+        assert await redis.zcard(keys.queue_of("gold")) == 1

@@ -18,7 +18,7 @@ from tailrace.gateway.access import hash_key, new_key
 from tailrace.gateway.access.keys import Tenants
 from tailrace.joblog.embedded import EmbeddedServer
 from tailrace.joblog.rights import rule
-from tailrace.schemas.settings import TenantSettings
+from tailrace.schemas.sections import TenantSettings
 
 PAGE = Path(__file__).parents[3] / "docs" / "gateway-access.md"
 

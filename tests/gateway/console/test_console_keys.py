@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from engine import engine
 from tailrace.gateway.access import hash_key, new_key
-from tailrace.schemas.settings import TenantSettings
+from tailrace.schemas.sections import TenantSettings
 
 ENDLESS = "rehearsal:fault=endless,pace=0.01"
 KEY, ANOTHER = new_key(), new_key()

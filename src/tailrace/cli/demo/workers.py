@@ -111,5 +111,11 @@ class Workers:
         # While Redis is away its jobs run again when their leases end.
         with suppress(RedisError, OSError, TailraceError):
             async with connected_by(settings) as broker:
-                given = await hand_back(broker.queue.redis, settings.keys, name, lease_s=settings.worker.lease_s)
+                given = await hand_back(
+                    broker.queue.redis,
+                    settings.keys,
+                    name,
+                    lease_s=settings.worker.lease_s,
+                    queues=settings.worker.queues,
+                )
             self._tell(f"the dead worker's jobs are handed back ({given}); another worker process is started")

@@ -15,7 +15,7 @@ from tailrace.gateway.access.limits import Limits
 from tailrace.gateway.access.principal import Principal
 from tailrace.schemas import InvalidRequest, Settings
 from tailrace.schemas.secrets import secret_of
-from tailrace.schemas.settings import TenantSettings
+from tailrace.schemas.sections import TenantSettings
 
 logger = logging.getLogger(__name__)
 

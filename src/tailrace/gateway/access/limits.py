@@ -18,8 +18,8 @@ from typing import Any, Final
 
 from tailrace.gateway.errors import ApiError
 from tailrace.joblog import Broker, Script, Word, in_our_words
-from tailrace.schemas import END, BrokerUnavailable, Keys
-from tailrace.schemas.settings import TenantSettings
+from tailrace.schemas import DEFAULT_QUEUE, END, BrokerUnavailable, JobRequest, Keys
+from tailrace.schemas.sections import TenantSettings
 
 _NOW: Final = """
 local time = redis.call('TIME')
@@ -89,6 +89,16 @@ class Limits:
                 # Rounded up: who comes back to the second must find a place.
                 retry_after_s=-(-wait_ms // 1000),
             )
+
+    def in_queue(self, request: JobRequest) -> JobRequest:
+        """The request in a queue that the tenant's jobs may go to. Raises: ApiError (403)."""
+        queues = self.settings.queues
+        if request.queue in queues:
+            return request
+        if request.queue == DEFAULT_QUEUE:  # as good as none named
+            return request.model_copy(update={"queue": queues[0]})
+        message = f"your jobs may not go to queue {request.queue!r}, but to {', '.join(queues)}"
+        raise ApiError(403, message, code="queue_not_allowed", param="queue")
 
     async def take_job(self, broker: Broker, keys: Keys, job_id: str, *, life_s: float) -> bool:
         """Make a place for a job that is about to be stored; False if it needs none.

@@ -14,12 +14,13 @@ async def store_for(
     """Store and queue a job that is theirs, if they may have one more. The same id with the same request is the same job.
 
     `streamed`: the answer will be a stream, so there must be a place for that too; afterwards it would be too late to refuse.
-    Raises: ApiError (429), InvalidRequest, JobConflict, QueueFull, BrokerUnavailable, BrokerUnsuitable.
+    Raises: ApiError (403, 429), InvalidRequest, JobConflict, QueueFull, BrokerUnavailable, BrokerUnsuitable.
     """
     tailrace, limits = gateway.tailrace, principal.limits
     request = request.model_copy(update={"tenant": principal.owner})
     if limits is None:
         return await tailrace.producer.store(request, job_id=job_id)
+    request = limits.in_queue(request)
     if streamed:
         limits.check_stream()
     job_id = new_job_id() if job_id is None else check_job_id(job_id)

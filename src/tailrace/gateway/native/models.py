@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from tailrace.schemas import Choice, ErrorDetail, OnRestart, Position, Status, Timings
+from tailrace.schemas import DEFAULT_QUEUE, Choice, ErrorDetail, OnRestart, Position, Status, Timings
 
 
 class JobToSubmit(BaseModel):
@@ -19,6 +19,8 @@ class JobToSubmit(BaseModel):
     model: str | None = None
     upstream: str = "default"
     """As the operator has named it."""
+    queue: str = DEFAULT_QUEUE
+    """The queue that the job waits in, for the workers that serve it: one that the tenant may use."""
     task: str | None = None
     job_id: str | None = None
     """1 to 128 of A-Z a-z 0-9 _ and -. The same id with the same request is the same job."""

@@ -113,8 +113,10 @@ class TaskContext(Context):
             key=self._key(str(called.identity)),
         )
 
-    def child(self, prompt: str | None = None, *, name: str | None = None, **asked: Any) -> Child:
-        request = self._request(prompt, **asked)
+    def child(
+        self, prompt: str | None = None, *, name: str | None = None, queue: str | None = None, **asked: Any
+    ) -> Child:
+        request = self._request(prompt, queue=self._job.request.queue if queue is None else queue, **asked)
         known = name or request.task or request.model or "child"
         called = self._call(known, "child", json_of(request))
         return ChildStep(
