@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from scripted_server import scripted, words
-from tailrace.joblog import Broker, connected, pipe
+from tailrace.joblog import Broker, connected, in_our_words, pipe
 from tailrace.joblog.pipe import Pipe
 from tailrace.joblog.wire import Wire, pack
 from tailrace.schemas import BrokerUnavailable
@@ -159,3 +159,9 @@ async def test_answers_mean_what_redis_py_makes_of_them(redis: Redis, namespace:
     assert ranged == [(b"1-1", {b"field": b"value"})]
     assert isinstance(time[0], int)
     await broker.call("DEL", key)
+
+
+async def test_an_error_that_is_its_own_cause_is_put_into_our_words_all_the_same() -> None:
+    first, second = RedisConnectionError("lost"), RedisConnectionError("refused")
+    first.__cause__, second.__cause__ = second, first
+    assert isinstance(in_our_words(first), BrokerUnavailable)

@@ -21,6 +21,8 @@ _COUNTED: Final = 1000
 _LONGEST_LEASE_MS: Final = 60_000
 _PER_QUEUE: Final = 4
 _PER_STREAM: Final = 3
+#: A server that hangs must not keep one from hearing of the others.
+_PATIENCE_S: Final = 2.0
 _MEASURABLE_MS: Final = 50
 
 
@@ -323,16 +325,23 @@ async def _memory(broker: Broker) -> tuple[int | None, int]:
     """What the servers of the logs use together, those that fill up, and how much they may (0: no limit). Of several, those
     that answer."""
     said = await asyncio.gather(
-        *(part.many([("INFO", "memory")]) for part in broker.parts.values()), return_exceptions=True
+        *(_info(part, _PATIENCE_S if broker.spread else None) for part in broker.parts.values()), return_exceptions=True
     )
     known: list[tuple[int, int]] = []
     for each in said:
-        if isinstance(each, BaseException) and not (broker.spread and isinstance(each, BrokerUnavailable)):
+        if isinstance(each, BaseException) and not (
+            broker.spread and isinstance(each, BrokerUnavailable | TimeoutError)
+        ):
             raise each
         if not isinstance(each, BaseException) and (told := _told(each[0])) is not None:
             known.append(told)
     limits = [limit for _, limit in known]
     return (sum(used for used, _ in known) if known else None), (sum(limits) if all(limits) else 0)
+
+
+async def _info(server: Broker, patience_s: float | None) -> list[Any]:
+    async with asyncio.timeout(patience_s):
+        return await server.many([("INFO", "memory")])
 
 
 def _told(info: Any) -> tuple[int, int] | None:

@@ -8,11 +8,12 @@ from typing import Annotated, Any, Final
 import typer
 
 from tailrace import AsyncTailrace
+from tailrace.cli.exits import ExitCode
 from tailrace.cli.filters import Model, Older, Statuses, Tag, Task, Tenant, statuses_of, wanted
 from tailrace.cli.options import Config, Json, Namespace, RedisUrl, duration, settings_of
 from tailrace.cli.output import Output, reporting
 from tailrace.producer import Purger
-from tailrace.schemas import InvalidRequest
+from tailrace.schemas import BrokerUnavailable, InvalidRequest
 
 purge: Final = typer.Typer(
     help="Remove what is no longer wanted: shown first, removed with --yes.", no_args_is_help=True
@@ -186,17 +187,20 @@ def _run(
     with reporting(output):
         settings = settings_of(redis_url, namespace, config)
 
-        async def worked() -> dict[str, Any]:
+        async def worked() -> tuple[dict[str, Any], dict[str, BrokerUnavailable]]:
             async with AsyncTailrace(settings=settings) as tailrace:
-                return await work(tailrace, Purger(tailrace.broker, tailrace.settings.keys, tailrace.producer))
+                purger = Purger(tailrace.broker, tailrace.settings.keys, tailrace.producer)
+                return await work(tailrace, purger), purger.left
 
-        said = asyncio.run(worked())
+        said, left = asyncio.run(worked())
         if output.json:
-            output.object(said)
-            return
-        noun = _NOUNS[said["purged"]]
-        if yes:
-            output.line(f"{said['removed']} {noun} removed")
+            output.object({**said, **({"left": list(left)} if left else {})})
+        elif yes:
+            output.line(f"{said['removed']} {_NOUNS[said['purged']]} removed")
         else:
-            output.line(f"{said['found']} {noun}")
+            output.line(f"{said['found']} {_NOUNS[said['purged']]}")
             output.note(f"nothing was removed: {how} does it")
+        for place, why in left.items():
+            output.error(BrokerUnavailable(f"what {place} has was left: {why} Run it again once {place} is back"))
+        if left:
+            raise typer.Exit(ExitCode.BROKER)

@@ -21,6 +21,8 @@ ENDED_LOOKED_AT: Final = 500
 _TOGETHER: Final = 16
 #: Entries of a stream of ended jobs that are read at a time.
 _PAGE: Final = 64
+#: A server that hangs must not keep one from the jobs of the others.
+_PATIENCE_S: Final = 3.0
 #: Entries of the index that are read at a time, where all of it is.
 _SCANNED: Final = 500
 
@@ -227,12 +229,15 @@ class Listing:
         ]
 
     async def _look(self, job_id: str) -> Overview | None:
+        if self._broker.hangs(self._keys.log(job_id)):
+            return None
         try:
-            return await self._looking.look(job_id)
+            async with asyncio.timeout(_PATIENCE_S if self._broker.spread else None):
+                return await self._looking.look(job_id)
         # The index is a hint, and one damaged job, or an id that somebody planted, is no reason to show none.
         except (JobNotFound, HistoryLost, InvalidRequest, ValueError):
             return None
-        except BrokerUnavailable:
+        except (BrokerUnavailable, TimeoutError):
             if not self._broker.spread:
                 raise
             return None  # of several servers, its own is away

@@ -22,7 +22,7 @@ from tailrace.joblog.reading import (
     seal_expired,
 )
 from tailrace.joblog.snapshot import decode_snapshot, encode_snapshot
-from tailrace.joblog.translation import Word, in_our_words, translated
+from tailrace.joblog.translation import Word, between_nodes, in_our_words, not_carried_out, translated
 from tailrace.joblog.writing import (
     APPEND,
     Appends,
@@ -69,6 +69,7 @@ __all__ = [
     "Sealed",
     "Word",
     "append_command",
+    "between_nodes",
     "claim",
     "connect",
     "connected",
@@ -82,6 +83,7 @@ __all__ = [
     "in_our_words",
     "incarnation_of",
     "look",
+    "not_carried_out",
     "parse_publication",
     "queue_source",
     "read_log",

@@ -17,6 +17,7 @@ from redis.exceptions import MovedError, RedisError
 from tailrace.joblog.addresses import address_of, split_hosts
 from tailrace.joblog.connections import Broker, connect
 from tailrace.joblog.tasks import end
+from tailrace.joblog.translation import ANSWER_TIMEOUT_S
 from tailrace.schemas import BrokerUnavailable, InvalidRequest
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,10 @@ _EVERY_S: Final = 1.0
 _ASKED: Final = 3
 _PATIENCE_S: Final = 2.0
 _MOMENT_S: Final = 0.05
+#: A node that refused is taken to be away for so long, unless it answers before.
+_REFUSED_S: Final = 5.0
+#: Who waits for several nodes waits so much longer than for the first for those that have not answered.
+SILENT_S: Final = 2.0
 
 Address = str
 """A node, as `host:port`."""
@@ -58,6 +63,8 @@ class ClusterMap:
         self._looking = asyncio.Lock()
         self._looks = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._late: set[asyncio.Task[Any]] = set()
+        self._refused: dict[Address, float] = {}
         self.on_change: list[Callable[[], None]] = []
         """Called when a slot has another owner."""
 
@@ -68,6 +75,7 @@ class ClusterMap:
     async def close(self) -> None:
         """Close all connections."""
         await end(self._tasks)
+        await end(self._late)
         for node in self._nodes.values():
             await node.redis.aclose()
 
@@ -91,6 +99,29 @@ class ClusterMap:
         if node is None:
             node = self._nodes[address] = Broker(connect(self._node_url(address)))
         return node
+
+    def silent(self, address: Address) -> bool:
+        """Whether somebody has been waiting for this node for so long that nobody else should."""
+        # After the longest that anybody waits it is asked again, on another connection.
+        return address in self._nodes and SILENT_S < self._nodes[address].shared_pipe.silent_s < ANSWER_TIMEOUT_S
+
+    def well(self, address: Address) -> bool:
+        """Whether the node answers, as far as is known."""
+        refused_at = self._refused.get(address)
+        refuses = refused_at is not None and asyncio.get_running_loop().time() < refused_at + _REFUSED_S
+        return not refuses and not self.silent(address)
+
+    def told(self, address: Address, *, answers: bool) -> None:
+        """Whether the node answered who has just asked it."""
+        if not answers:
+            self._refused[address] = asyncio.get_running_loop().time()
+        elif self._refused:
+            self._refused.pop(address, None)
+
+    def leave_to_itself(self, asking: asyncio.Task[Any]) -> None:
+        """Nobody waits for this answer any more. It ends by itself, and takes a connection that hangs with it."""
+        self._late.add(asking)
+        asking.add_done_callback(self._late.discard)
 
     def moved(self, error: MovedError, told_by: Address) -> None:
         """A node says that another one serves this slot."""
@@ -159,7 +190,9 @@ class ClusterMap:
         try:
             info, slots = await self.node(address).many([("CLUSTER", "INFO"), ("CLUSTER", "SLOTS")])
         except (BrokerUnavailable, InvalidRequest):
+            self.told(address, answers=False)
             return None
+        self.told(address, answers=True)
         if isinstance(info, RedisError) or isinstance(slots, RedisError):
             logger.warning("cluster: %s does not tell its slots: %s", address, slots)
             return None
@@ -181,6 +214,7 @@ class ClusterMap:
             if address in served:
                 logger.info("cluster: %s serves no slots any more", address)
             # Also what waits for its answers: a node that hangs was replaced.
+            self._refused.pop(address, None)
             await self._nodes.pop(address).redis.aclose()
 
     def _tell(self) -> None:

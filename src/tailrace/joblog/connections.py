@@ -13,9 +13,9 @@ from redis.exceptions import AskError, NoScriptError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tailrace.joblog.pipe import Pipe
-from tailrace.joblog.pubsub import PubSub, Take, pubsub_of
+from tailrace.joblog.pubsub import PubSub, Take, own_connection, pubsub_of
 from tailrace.joblog.sentinel import SentinelPool, is_sentinel, watched
-from tailrace.joblog.translation import Word, translated
+from tailrace.joblog.translation import Unsent, Word, translated
 from tailrace.joblog.wire import pack
 from tailrace.schemas import InvalidRequest, TailraceError
 
@@ -85,6 +85,14 @@ class Broker:
         """Where this key is, as far as is known."""
         return ""
 
+    def well(self, key: str) -> bool:  # noqa: ARG002 -- of the other kind
+        """Whether the server of this key answers, as far as is known: for who may choose another key."""
+        return True
+
+    def hangs(self, key: str) -> bool:  # noqa: ARG002 -- of the other kind
+        """Whether others are waiting for the server of this key, of several, for longer than who may go on without it should."""
+        return False
+
     def form(self, script: Script) -> Script:
         """The script as these servers run it."""
         return script
@@ -98,8 +106,8 @@ class Broker:
     async def look_again(self) -> None:
         """Find out now where keys are. Raises: BrokerUnavailable."""
 
-    async def asked(self, error: AskError, packed: bytes, place: str = "") -> Any:  # noqa: ARG002 -- of the other kind
-        """The answer of the server to which another one sends this command only. Raises: redis-py's errors."""
+    async def asked(self, error: AskError, packed: bytes, place: str, script: Script) -> Any:  # noqa: ARG002 -- as above
+        """The answer of the server to which another one sends this command only, a script's. Raises: redis-py's errors."""
         raise error
 
     async def call(self, *command: Word) -> Any:
@@ -178,18 +186,29 @@ class Broker:
         packed = [pack(_split(command)) for command in commands]
         try:
             answers = await self.shared_pipe.ask(packed)
-        except RedisConnectionError:
+        except RedisConnectionError as error:
             if self.shared_pipe.left:
                 raise
-            await asyncio.sleep(_RETRY_PAUSE_S)
+            lost = error
+        else:
+            return self._as_meant(commands, answers)
+        await asyncio.sleep(_RETRY_PAUSE_S)
+        try:
             answers = await self.shared_pipe.ask(packed)
+        except Unsent as error:
+            if isinstance(lost, Unsent):
+                raise
+            raise lost from error  # what came of the first time is not known
+        return self._as_meant(commands, answers)
+
+    def _as_meant(self, commands: Sequence[Sequence[Word]], answers: list[Any]) -> list[Any]:
         for number, command in enumerate(commands):
             meaning = self._meanings.get(command[0])
             if meaning is not None and not isinstance(answers[number], Exception):
                 answers[number] = meaning(answers[number])
         return answers
 
-    async def load(self, script: Script) -> None:
+    async def load(self, script: Script, place: str = "") -> None:  # noqa: ARG002 -- of the other kind
         """Make the server know a script, for callers that send EVALSHA by themselves."""
         await self.call("SCRIPT LOAD", self.form(script).source)
 
@@ -201,19 +220,9 @@ class Broker:
     async def own_connection(self) -> Any:
         """A connection of redis-py for one caller that waits on it for as long as it likes; disconnect it.
 
-        Raises: redis-py's errors.
+        Raises: redis-py's errors, TimeoutError.
         """
-        pool = cast("Any", self.redis.connection_pool)
-        # RESP2, whatever the client speaks: with RESP3 publications are pushes, which redis-py hands out another way.
-        options = {name: value for name, value in pool.connection_kwargs.items() if "maint_notifications" not in name}
-        options |= {"protocol": 2, "decode_responses": False, "socket_timeout": None}
-        connection = pool.connection_class(**options)
-        try:
-            await connection.connect()
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        return connection
+        return await own_connection(self.redis.connection_pool)
 
     async def pubsub(self, take: Take, place: str = "") -> PubSub:  # noqa: ARG002 -- of the other kind
         """A connection of its own for messages; close it. Raises: redis-py's errors."""

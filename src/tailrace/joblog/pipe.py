@@ -14,7 +14,7 @@ from typing import Any, Final
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
-from tailrace.joblog.translation import ANSWER_TIMEOUT_S
+from tailrace.joblog.translation import ANSWER_TIMEOUT_S, Unsent
 from tailrace.joblog.wire import Wire, closed_by_server
 
 #: A connection that was silent for so long may have died without a word ...
@@ -31,14 +31,24 @@ class Pipe:
         self._connection: Any = None
         self._wire: _Answers | None = None
         self._opening = asyncio.Lock()
+        self._opening_since: float | None = None
         self._one_by_one = asyncio.Lock()
 
     async def ask(self, commands: Sequence[bytes]) -> list[Any]:
         """The answers to packed commands, in order; an error answer is in the list as an exception of redis-py.
 
-        Raises: redis-py's errors, OSError, TimeoutError, if nobody knows which of the commands were carried out.
+        Raises: redis-py's errors, OSError, TimeoutError, if nobody knows which of the commands were carried out; Unsent.
         """
-        wire = await self._open()
+        try:
+            wire = await self._open()
+        except RedisConnectionError as error:
+            if type(error) is not RedisConnectionError:  # refused by name: a password, a server that loads its data
+                raise
+            raise Unsent(str(error)) from error
+        if wire is not None and wire.silent_s > ANSWER_TIMEOUT_S:
+            # Whoever waited has gone: nobody else would find out that this connection is dead.
+            wire.abort()
+            wire = await self._open() or wire
         if wire is None:
             return await self._ask_connection(commands)
         if wire.idle_s > _IDLE_S:
@@ -49,6 +59,13 @@ class Pipe:
                     raise
                 wire = await self._open() or wire
         return await self._answers(wire, commands, ANSWER_TIMEOUT_S)
+
+    @property
+    def silent_s(self) -> float:
+        """For how long somebody has been waiting for an answer, or for the connection."""
+        if self._opening_since is not None:
+            return asyncio.get_running_loop().time() - self._opening_since
+        return 0.0 if self._wire is None else self._wire.silent_s
 
     @property
     def left(self) -> bool:
@@ -70,7 +87,11 @@ class Pipe:
                 if self._wire is not None and self._wire.closed:
                     await self.close()
                 if self._connection is None:
-                    self._connection = await self._lent()
+                    self._opening_since = asyncio.get_running_loop().time()
+                    try:
+                        self._connection = await self._lent()
+                    finally:
+                        self._opening_since = None
                     self._wire = _Answers.over(self._connection)
         return self._wire
 
@@ -115,10 +136,10 @@ class Pipe:
 class _Turn:
     """What one caller waits for."""
 
-    __slots__ = ("answers", "future", "wanted")
+    __slots__ = ("answers", "future", "sent_at", "wanted")
 
-    def __init__(self, wanted: int, future: "asyncio.Future[list[Any]]") -> None:
-        self.wanted, self.future = wanted, future
+    def __init__(self, wanted: int, future: "asyncio.Future[list[Any]]", sent_at: float) -> None:
+        self.wanted, self.future, self.sent_at = wanted, future, sent_at
         self.answers: list[Any] = []
 
 
@@ -135,12 +156,17 @@ class _Answers(Wire):
         """For how long nothing has come, while nothing was to come."""
         return 0.0 if self._turns else self._loop.time() - self.heard_at
 
+    @property
+    def silent_s(self) -> float:
+        """For how long nothing has come that was to come."""
+        return self._loop.time() - max(self._turns[0].sent_at, self.heard_at) if self._turns else 0.0
+
     def send(self, commands: Sequence[bytes]) -> "asyncio.Future[list[Any]]":
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         if self.closed:
             future.set_exception(RedisConnectionError("the connection is closed"))
         elif commands:
-            self._turns.append(_Turn(len(commands), future))
+            self._turns.append(_Turn(len(commands), future, self._loop.time()))
             if not self._unsent:
                 self._loop.call_soon(self._write_all)
             self._unsent.extend(commands)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from redis.exceptions import MovedError, RedisError
 
 from tailrace.joblog.tasks import end
-from tailrace.joblog.translation import Word
+from tailrace.joblog.translation import ANSWER_TIMEOUT_S, Word
 from tailrace.joblog.wire import Wire, closed_by_server, pack
 
 #: Takes a message as RESP2 has it: `[b"message", channel, payload]`, `[b"subscribe", channel, count]` ..., or a MovedError, of
@@ -40,6 +40,29 @@ class PubSub(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+async def own_connection(pool: Any) -> Any:
+    """A connection of redis-py as the pool makes them, but not of the pool: for one caller that waits on it for as long as it
+    likes; disconnect it. A pool that leaves a primary which was replaced (`sentinel`) closes it.
+
+    Raises: redis-py's errors, TimeoutError.
+    """
+    # RESP2, whatever the client speaks: with RESP3 publications are pushes, which redis-py hands out another way.
+    options = {name: value for name, value in pool.connection_kwargs.items() if "maint_notifications" not in name}
+    options |= {"protocol": 2, "decode_responses": False, "socket_timeout": None}
+    connection = pool.connection_class(**options)
+    try:
+        # redis-py bounds the connecting, not what is said then: a server that hangs takes connections.
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            await connection.connect()
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+    beside = getattr(pool, "beside", None)
+    if beside is not None:
+        beside.add(connection)
+    return connection
 
 
 async def pubsub_of(connection: Any, take: Take) -> PubSub:

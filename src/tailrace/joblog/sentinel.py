@@ -1,4 +1,4 @@
-"""A server that Sentinels watch: every connection asks them first who the primary is.
+"""A server that Sentinels watch: every connection asks them first who the primary is, and is closed when it is another.
 
     redis+sentinel://[user:password@]host:port[,host:port ...]/NAME[/DB][?options]
     rediss+sentinel://...      TLS, to the Sentinels too
@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 from urllib.parse import unquote
+from weakref import WeakSet
 
 import redis
 import redis.sentinel
@@ -26,8 +27,11 @@ from redis.asyncio.sentinel import (
     SentinelManagedSSLConnection,
 )
 from redis.exceptions import RedisError
+from redis.sentinel import MasterNotFoundError
 
 from tailrace.joblog.addresses import split_hosts
+from tailrace.joblog.pubsub import own_connection, pubsub_of
+from tailrace.joblog.tasks import end, running
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +40,12 @@ _SCHEMES: Final = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 _SENTINEL_TIMEOUT_S: Final = 1.0
 #: How often they are asked, beside every new connection.
 _LOOK_S: Final = 1.0
+#: What they say when another server is the primary: name, old host, old port, new host, new port.
+_SWITCHED: Final = "+switch-master"
+_PING_S: Final = 15.0
+_LISTEN_AGAIN_S: Final = 1.0
+#: After the first of them the others have a moment.
+_MOMENT_S: Final = 0.05
 
 
 def is_sentinel(url: str) -> bool:
@@ -91,6 +101,9 @@ class SentinelPool(SentinelConnectionPool):
 
     def __init__(self, primary: Watched, **options: Any) -> None:
         self._primary = primary
+        self._switched = asyncio.Event()
+        self.beside = WeakSet[Any]()
+        """Connections to the primary that are not the pool's."""
         given = {**primary.for_server, **options}
         manager = cast("Any", Sentinel)(list(primary.sentinels), sentinel_kwargs=primary.for_sentinels)
         kind = SentinelManagedSSLConnection if primary.tls else SentinelManagedConnection
@@ -103,19 +116,102 @@ class SentinelPool(SentinelConnectionPool):
             for client in cast("Any", self.sentinel_manager).sentinels:
                 await client.aclose()
 
-    async def keep_to_primary(self) -> None:
-        """Leave a primary that was replaced, until cancelled: one that hangs does not say so."""
+    async def get_master_address(self) -> tuple[str, int]:
+        """Where the primary is, by the Sentinel that knows best; connections to another server are closed.
+
+        Raises: MasterNotFoundError.
+        """
         pool = cast("Any", self)
+        address = await self._newest()
+        if pool.master_address != address:
+            known, pool.master_address = pool.master_address, address
+            if known is not None:
+                logger.info("Sentinel: %s is at another address now", self._primary.name)
+            # Also what is in use, and waits for answers; whoever uses it connects again.
+            for connection in [*pool._available_connections, *pool._in_use_connections, *self.beside]:  # noqa: SLF001 -- ours
+                if connection.is_connected and (connection.host, connection.port) != address:
+                    with suppress(RedisError, OSError):
+                        await connection.disconnect(nowait=True)
+        return address
+
+    async def _newest(self) -> tuple[str, int]:
+        """Sentinels learn of a failover one after the other, and one that was away says what it knew before: who has the
+        highest epoch is believed. Raises: MasterNotFoundError."""
+        manager, loop = cast("Any", self.sentinel_manager), asyncio.get_running_loop()
+        asking = {asyncio.create_task(self._told_by(each), name="tailrace-sentinel") for each in manager.sentinels}
+        found: list[tuple[int, tuple[str, int]]] = []
+        errors: list[Exception] = []
+        waiting, until = asking, loop.time() + 2 * _SENTINEL_TIMEOUT_S
+        try:
+            while waiting and (left_s := until - loop.time()) > 0:
+                done, waiting = await asyncio.wait(waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                for told in (task.result() for task in done):
+                    if isinstance(told, Exception):
+                        errors.append(told)
+                    elif told is not None:
+                        until = min(until, loop.time() + _MOMENT_S)
+                        found.append(told)
+        finally:
+            await end(asking)
+        if not found:
+            why = f": {', '.join(map(str, errors))}" if errors else ""
+            raise MasterNotFoundError(f"no Sentinel knows a primary {self._primary.name!r}{why}") from next(
+                iter(errors), None
+            )
+        return max(found)[1]
+
+    async def _told_by(self, sentinel: Any) -> tuple[int, tuple[str, int]] | Exception | None:
+        try:
+            state = (await sentinel.sentinel_masters()).get(self._primary.name)
+            if not state:
+                return None
+            host, port = await sentinel.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._primary.name)
+        except (RedisError, OSError) as error:
+            return error
+        address = host if isinstance(host, str) else host.decode(), int(port)
+        # The one that carries out a failover has the epoch and the new address before its state is the new primary's.
+        old = address == (state["ip"], state["port"])
+        if old and not cast("Any", self.sentinel_manager).check_master_state(state, self._primary.name):
+            return None
+        return state["config-epoch"], address
+
+    async def keep_to_primary(self) -> None:
+        """Leave a primary that was replaced, until cancelled: one that hangs does not say so. The Sentinels say it at once;
+        who did not hear that asks."""
+        manager, pool = cast("Any", self.sentinel_manager), cast("Any", self)
+        async with running(*(self._listen(each) for each in list(manager.sentinels))):
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_S):
+                        await self._switched.wait()
+                self._switched.clear()
+                if pool.master_address is None:
+                    continue  # nobody has asked for it yet
+                with suppress(RedisError, OSError):
+                    await self.get_master_address()
+
+    async def _listen(self, sentinel: Any) -> None:
         while True:
-            await asyncio.sleep(_LOOK_S)
-            before = pool.master_address
-            if before is None:
-                continue  # nobody has asked for it yet
             with suppress(RedisError, OSError):
-                if await pool.get_master_address() != before:
-                    logger.info("Sentinel: %s is at another address now", self._primary.name)
-                    # Also what is in use, and waits for answers; whoever uses it connects again.
-                    await cast("Any", super()).disconnect(inuse_connections=True)
+                pubsub = await pubsub_of(await own_connection(sentinel.connection_pool), self._hear)
+                try:
+                    pubsub.say("SUBSCRIBE", _SWITCHED)
+                    pinged_at = 0.0
+                    while pubsub.heard_at >= pinged_at and not await pubsub.waited(
+                        max(pubsub.heard_at, pinged_at) + _PING_S
+                    ):
+                        pinged_at = asyncio.get_running_loop().time()
+                        pubsub.say("PING")
+                finally:
+                    await pubsub.close()
+            await asyncio.sleep(_LISTEN_AGAIN_S)
+
+    def _hear(self, message: object) -> None:
+        match message:
+            case [b"message", bytes(), bytes(said)] if said.split()[:1] == [self._primary.name.encode()]:
+                self._switched.set()
+            case _:
+                pass
 
     def blocking(self) -> redis.Redis:
         """A blocking client of the same primary, with connections of its own. Close it."""

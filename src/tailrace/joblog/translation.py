@@ -34,8 +34,14 @@ Word = str | bytes | int | float
 ANSWER_TIMEOUT_S: Final = 15.0
 
 
+#: Causes of an error that are looked into.
+_DEPTH: Final = 16
+
+
 def in_our_words(error: BaseException) -> TailraceError | None:
     """What an error of redis-py or of the socket below it means to a caller of ours; None if it is none of theirs."""
+    if isinstance(error, TailraceError):
+        return error
     # redis-py wraps what goes wrong while it connects into a connection error: asking again would not help with these.
     refusal = _inside(error, (AuthenticationError, AuthorizationError, NoPermissionError))
     if refusal is not None:
@@ -54,7 +60,12 @@ def in_our_words(error: BaseException) -> TailraceError | None:
             cure="name the authority that signed it (rediss://...?ssl_ca_certs=/path/to/ca.pem), and the host as the "
             "certificate does",
         )
-    if isinstance(error, AskError | ClusterDownError | TryAgainError):
+    if isinstance(error, TryAgainError):
+        return BrokerUnavailable(
+            "the job's slot is between two nodes of the Redis Cluster (TRYAGAIN): try again once it has arrived. If it stays "
+            "so, a resharding was left half-way: end it (CLUSTER SETSLOT, or `redis-cli --cluster fix`)"
+        )
+    if isinstance(error, AskError | ClusterDownError):
         return BrokerUnavailable(f"the Redis Cluster cannot answer now ({type(error).__name__}: {error})")
     if isinstance(error, RedisConnectionError | RedisTimeoutError | ReadOnlyError | OSError | TimeoutError):
         return BrokerUnavailable(
@@ -75,9 +86,27 @@ def in_our_words(error: BaseException) -> TailraceError | None:
 def _inside(error: BaseException, kinds: tuple[type[BaseException], ...]) -> BaseException | None:
     """The error itself, or what it was made of, if it is one of these."""
     seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, kinds):
+    for _ in range(_DEPTH):  # what was raised twice may be its own cause
+        if seen is None or isinstance(seen, kinds):
+            return seen
         seen = seen.__cause__ or seen.__context__
-    return seen
+    return None
+
+
+class Unsent(RedisConnectionError):
+    """There was no connection: nothing has been sent."""
+
+
+def not_carried_out(error: BaseException) -> bool:
+    """Whether it is certain that nothing came of a command, and that another server may take it: this one could not be
+    reached, or its cluster says that it does not serve the slot. `error`: of redis-py, or in our words."""
+    said = error.__cause__ if isinstance(error, TailraceError) else error
+    return isinstance(said, Unsent | ClusterDownError | TryAgainError)
+
+
+def between_nodes(error: BaseException) -> bool:
+    """Whether the slot of a command's keys is on its way from one node to another. `error`: as above."""
+    return isinstance(error.__cause__ if isinstance(error, TailraceError) else error, TryAgainError)
 
 
 def translated() -> AbstractContextManager[None]:

@@ -10,7 +10,15 @@ from typing import Any, Final
 from tailrace.joblog import Broker, Overview, in_our_words, look
 from tailrace.producer.submitting import Producer
 from tailrace.queue import IN_PROGRESS_PREFIX, RETRY_PREFIX, payload_key
-from tailrace.schemas import HistoryLost, InvalidRequest, JobNotFound, Keys, check_group, check_job_id
+from tailrace.schemas import (
+    BrokerUnavailable,
+    HistoryLost,
+    InvalidRequest,
+    JobNotFound,
+    Keys,
+    check_group,
+    check_job_id,
+)
 
 #: Keys that one step of a walk through the key space looks at: about a millisecond of the server's time.
 _STEP: Final = 1000
@@ -23,29 +31,49 @@ class Purger:
 
     def __init__(self, broker: Broker, keys: Keys, producer: Producer) -> None:
         self._broker, self._keys, self._producer = broker, keys, producer
+        self.left: dict[str, BrokerUnavailable] = {}
+        """Of several servers with logs, those that were away, and why: what they have was left."""
 
     async def ended_jobs(self, wanted: Callable[[Overview], bool]) -> AsyncGenerator[tuple[str, Overview]]:
         """Every job that has ended and is wanted, as long as it is kept: also those that the hand-off has forgotten.
 
-        A walk through all keys of the database, in no order. Raises: BrokerUnavailable, BrokerUnsuitable (no right to SCAN).
+        A walk through all keys of the database, in no order; without those that are `left`. Raises: BrokerUnavailable,
+        BrokerUnsuitable (no right to SCAN).
         """
         before, _, behind = self._keys.log("*").partition("*")
-        async for names in _walk(self._broker, self._keys.log("*")):
+        async for names in self._walk(self._broker, self._keys.log("*")):
             for name in names:
+                if self._broker.place(name) in self.left:
+                    continue
                 job_id = name.removeprefix(before).removesuffix(behind)
                 # What is not there any more, was deleted before, or is none of ours has nothing to remove.
                 with suppress(JobNotFound, HistoryLost, InvalidRequest, ValueError):
-                    overview = await look(self._broker, self._keys, check_job_id(job_id))
+                    try:
+                        overview = await look(self._broker, self._keys, check_job_id(job_id))
+                    except BrokerUnavailable as error:
+                        self._leave(self._broker.place(name), error)
+                        continue
                     if overview.status.ended and wanted(overview):
                         yield job_id, overview
 
     async def delete(self, job_id: str) -> bool:
-        """Remove an ended job's request and records. False if it was gone. Raises: BrokerUnavailable, BrokerUnsuitable."""
+        """Remove an ended job's request and records. False if it was gone, or is left. Raises: BrokerUnavailable,
+        BrokerUnsuitable."""
+        place = self._broker.place(self._keys.log(job_id))
         try:
-            await self._producer.delete(job_id)
+            if place not in self.left:
+                await self._producer.delete(job_id)
         except JobNotFound:
             return False
-        return True
+        except BrokerUnavailable as error:
+            self._leave(place, error)
+        return place not in self.left
+
+    def _leave(self, place: str, error: BrokerUnavailable) -> None:
+        """Go on without this server. Raises: the error, if there is no other."""
+        if not self._broker.spread:
+            raise error
+        self.left.setdefault(place, error)
 
     async def parked(self, group: str, *, before_ms: int | None, remove: bool) -> int:
         """How many entries a group has parked (before then); with `remove` they are gone.
@@ -103,7 +131,8 @@ class Purger:
     async def whole_namespace(self, *, remove: bool) -> AsyncGenerator[int]:
         """Every key of the namespace, running jobs and all: how many so far, step by step; with `remove` they are gone.
 
-        Writers never create a log again, so what still runs stops by itself. Raises: BrokerUnavailable, BrokerUnsuitable.
+        Without those that are `left`. Writers never create a log again, so what still runs stops by itself.
+        Raises: BrokerUnavailable, BrokerUnsuitable.
         """
         every = self._keys.queued("*")  # the queue's keys end like this, and ours begin like this
         count = 0
@@ -111,32 +140,49 @@ class Purger:
         # The queue's server first: what is not in the queue is not begun any more.
         for broker in (self._broker.queue, self._broker) if self._broker.apart else (self._broker,):
             for pattern in patterns:
-                async for names in _walk(broker, pattern):
+                async for names in self._walk(broker, pattern):
                     count += len(names)
                     for begin in range(0, len(names) if remove else 0, _TOGETHER):
-                        await _unlink(broker, names[begin : begin + _TOGETHER])
+                        count -= await self._unlink(broker, names[begin : begin + _TOGETHER])
                     yield count
 
+    async def _unlink(self, broker: Broker, names: list[str]) -> int:
+        """How many of them are left."""
+        if not broker.spread:
+            await broker.call("UNLINK", *names)
+            return 0
+        left = 0
+        # Each has a slot of its own, and may be with another node by now.
+        for name, answer in zip(names, await self._each(broker, names), strict=True):
+            ours = (in_our_words(answer) or answer) if isinstance(answer, Exception) else None
+            if isinstance(ours, BrokerUnavailable):
+                self._leave(broker.place(name), ours)
+                left += 1
+            elif ours is not None:
+                raise ours
+        return left
 
-async def _unlink(broker: Broker, names: list[str]) -> None:
-    if not broker.spread:
-        await broker.call("UNLINK", *names)
-        return
-    # Each has a slot of its own, and may be with another node by now.
-    for answer in await broker.many([("UNLINK", name) for name in names]):
-        if isinstance(answer, Exception):
-            raise in_our_words(answer) or answer
+    async def _each(self, broker: Broker, names: list[str]) -> list[Any]:
+        try:
+            return await broker.many([("UNLINK", name) for name in names])
+        except BrokerUnavailable as error:  # they are all on one server
+            return [error] * len(names)
 
-
-async def _walk(broker: Broker, pattern: str) -> AsyncGenerator[list[str]]:
-    """The names of all keys on the broker's servers, step by step; one may come twice, and one that moves to another server
-    meanwhile may not come. Raises: BrokerUnavailable, also if one of several is away; BrokerUnsuitable."""
-    await broker.look_again()
-    for server in broker.parts.values():
-        cursor: Any = 0
-        while True:
-            cursor, names = await server.call("SCAN", cursor, "MATCH", pattern, "COUNT", _STEP)
-            # A key that is no text is none of ours.
-            yield list(dict.fromkeys(text for name in names if (text := name.decode(errors="replace")).isascii()))
-            if not int(cursor):
-                break
+    async def _walk(self, broker: Broker, pattern: str) -> AsyncGenerator[list[str]]:
+        """The names of all keys on the broker's servers, step by step; one may come twice, and one that moves to another
+        server meanwhile may not come. Raises: BrokerUnavailable, BrokerUnsuitable."""
+        await broker.look_again()
+        for place, server in broker.parts.items():
+            cursor: Any = 0
+            while not (broker.spread and place in self.left):
+                try:
+                    cursor, names = await server.call("SCAN", cursor, "MATCH", pattern, "COUNT", _STEP)
+                except BrokerUnavailable as error:
+                    if not broker.spread:
+                        raise
+                    self._leave(place, error)
+                    break
+                # A key that is no text is none of ours.
+                yield list(dict.fromkeys(text for name in names if (text := name.decode(errors="replace")).isascii()))
+                if not int(cursor):
+                    break

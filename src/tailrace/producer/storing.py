@@ -8,11 +8,13 @@ that is stored is queued then, one that is not is forgotten. It was not accepted
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, cast
 
-from tailrace.joblog import ADMIT, STORE, Broker, Script, Word, queue_source, submit_source
+from tailrace.joblog import ADMIT, STORE, Broker, Script, Word, not_carried_out, queue_source, submit_source
+from tailrace.producer.placing import NotStored, placed
 from tailrace.queue import ENQUEUE_LUA, payload_key, queue_payload
-from tailrace.schemas import Keys
+from tailrace.schemas import BrokerUnavailable, Keys
 
 SUBMIT: Final = Script(submit_source(ENQUEUE_LUA))
 _ADMIT: Final = Script(ADMIT)
@@ -25,13 +27,16 @@ Call = tuple[list[str], list[Word]]
 """A script's keys and arguments."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Storing:
     """A job on its way."""
 
     job_id: str
+    """Another one afterwards, if nobody named it and its server would not take it."""
     named: bool
     """Whether the caller chose the id: then the job may be there already."""
+    prefix: str
+    """What an id that nobody chose begins with."""
     request: str
     record: str
     """Of the log's first record what does not depend on when it is written."""
@@ -94,27 +99,39 @@ async def store(broker: Broker, keys: Keys, jobs: Sequence[Storing], *, capacity
     Raises: BrokerUnavailable, BrokerUnsuitable.
     """
     if broker.apart:
-        return await _store_apart(broker, keys, jobs, capacity)
+        return await placed(broker, keys, jobs, partial(_store_apart, broker, keys, capacity))
     if len(jobs) == 1:
         return [await broker.run(SUBMIT, *jobs[0].submit(keys, capacity))]
     return await broker.run_many(SUBMIT, [job.submit(keys, capacity) for job in jobs])
 
 
-async def _store_apart(broker: Broker, keys: Keys, jobs: Sequence[Storing], capacity: int) -> list[Any]:
+async def _store_apart(broker: Broker, keys: Keys, capacity: int, jobs: Sequence[Storing]) -> list[Any]:
     answers: dict[Storing, Any] = {}
     named = [job for job in jobs if job.named]
     # Before the queue is asked for a place: a job that is there already needs none.
-    answers.update(await _all(broker, _STORE, {job: job.look(keys) for job in named}))
-    new = [job for job in jobs if _word(answers.get(job)) in ("", "none")]
+    answers.update(await _at_log(broker, {job: job.look(keys) for job in named}))
+    new = [job for job in jobs if job not in answers or _word(answers[job]) == "none"]
     admitted = await _all(broker.queue, _ADMIT, {job: job.admit(keys, capacity) for job in new})
     answers.update(admitted)
-    placed = [job for job in new if _word(admitted[job]) == "ok"]
-    answers.update(await _all(broker, _STORE, {job: job.store(keys) for job in placed}))
+    admitted_jobs = [job for job in new if _word(admitted[job]) == "ok"]
+    answers.update(await _at_log(broker, {job: job.store(keys) for job in admitted_jobs}))
     # Also one that was there and has not ended: who stored it may have died before it was queued.
     stored = [job for job in jobs if _word(answers[job]) in ("stored", "same") and answers[job][1]]
     queued = await _all(broker.queue, _QUEUE, {job: job.queue(keys) for job in stored})
     answers.update((job, answer) for job, answer in queued.items() if isinstance(answer, Exception))
     return [answers[job] for job in jobs]
+
+
+async def _at_log(broker: Broker, calls: dict[Storing, Call]) -> dict[Storing, Any]:
+    """NotStored for those that their server certainly has not taken. Raises: BrokerUnsuitable."""
+    try:
+        found = await _all(broker, _STORE, calls)
+    except BrokerUnavailable as error:
+        found = dict.fromkeys(calls, cast("Any", error))
+    return {
+        job: NotStored(answer) if isinstance(answer, Exception) and not_carried_out(answer) else answer
+        for job, answer in found.items()
+    }
 
 
 async def _all(broker: Broker, script: Script, calls: dict[Storing, Call]) -> dict[Storing, Any]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from tailrace.joblog import Broker, End, Gone, erase, in_our_words, look, seal
 from tailrace.producer.inputs import TaskInputs
+from tailrace.producer.placing import drawn, patiently
 from tailrace.producer.storing import Storing, store
 from tailrace.queue import CANCEL, control_message
 from tailrace.schemas import (
@@ -46,24 +47,28 @@ class Producer:
         self._broker, self._keys, self._capacity = broker, keys, queue_capacity
         self._inputs = TaskInputs(broker, keys)
 
+    def new_id(self, prefix: str = "") -> str:
+        """An id for a new job, on a server that answers, as far as is known."""
+        return drawn(self._broker, self._keys, prefix)
+
     async def submit(self, request: JobRequest, *, job_id: str | None = None) -> str:
         """As `store`; the id."""
         return (await self.store(request, job_id=job_id)).job_id
 
-    async def store(self, request: JobRequest, *, job_id: str | None = None) -> Stored:
+    async def store(self, request: JobRequest, *, job_id: str | None = None, prefix: str = "") -> Stored:
         """Store and queue a job, in one script where log and queue share a server. The same id with the same request is
-        the same job.
+        the same job. `prefix`: what an id begins with that nobody chose.
 
         Raises: InvalidRequest, JobConflict, QueueFull, BrokerUnavailable, BrokerUnsuitable.
         """
         with sending(self._keys.queue_of(request.queue)) as span:
-            storing = await self._storing(request, job_id)
+            storing = await self._storing(request, job_id, prefix)
             span.set(about(storing.job_id))
             (answer,) = await store(self._broker, self._keys, [storing], capacity=self._capacity)
             if isinstance(answer, Exception):
                 raise in_our_words(answer) or answer
             stored = Stored(storing.job_id, new=self._is_new(storing.job_id, answer))
-            span.set({"tailrace.job.new": stored.new})
+            span.set({**about(storing.job_id), "tailrace.job.new": stored.new})
             return stored
 
     async def submit_many(self, requests: Sequence[tuple[JobRequest, str | None]]) -> list[str]:
@@ -87,7 +92,7 @@ class Producer:
         if before.status.ended:
             return before.status
         try:
-            ending = await seal(self._broker, self._keys, job_id, End(Status.CANCELLED))
+            ending = await patiently(lambda: seal(self._broker, self._keys, job_id, End(Status.CANCELLED)))
         except Gone:
             raise JobNotFound(job_id) from None
         if ending.end is None:  # it ended since, and its snapshot is written: what does that say?
@@ -105,7 +110,7 @@ class Producer:
         overview = await look(self._broker, self._keys, check_job_id(job_id))
         if not overview.status.ended:
             await self.cancel(job_id)
-        while not await erase(self._broker, self._keys, job_id):  # the server lost the end
+        while not await patiently(lambda: erase(self._broker, self._keys, job_id)):  # the server lost the end
             await self.cancel(job_id)
         await self._broker.queue.call("ZREM", self._keys.open, job_id)
 
@@ -120,9 +125,9 @@ class Producer:
             worker = json.loads(fields[b"attempt"])["worker"]
             await self._broker.queue.call("PUBLISH", self._keys.worker(worker), control_message(CANCEL, job_id))
 
-    async def _storing(self, request: JobRequest, job_id: str | None) -> Storing:
+    async def _storing(self, request: JobRequest, job_id: str | None, prefix: str = "") -> Storing:
         """Raises: InvalidRequest, BrokerUnavailable."""
-        chosen = new_job_id() if job_id is None else check_job_id(job_id)
+        chosen = self.new_id(prefix) if job_id is None else check_job_id(job_id)
         await self._inputs.check(request)
         digest = request.digest()
         record = JobRecord(
@@ -148,6 +153,7 @@ class Producer:
         return Storing(
             chosen,
             named=job_id is not None,
+            prefix=prefix,
             request=json.dumps(stored, ensure_ascii=False, separators=(",", ":")),
             record=record.model_dump_json(exclude={"position", "kind", "ts", "deadline"}, exclude_none=True),
             digest=digest,
@@ -168,11 +174,6 @@ class Producer:
                 raise QueueFull(self._capacity)
             case other:
                 raise TailraceError(f"the submit script answered {other!r}")
-
-
-def new_job_id() -> str:
-    """128 random bits: who knows an id may read the job, where whoever asks is not checked otherwise."""
-    return secrets.token_hex(16)
 
 
 def _ms(seconds: float) -> int:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from redis.exceptions import AskError, MovedError, NoScriptError, RedisError
 
 from tailrace.joblog import APPEND, Broker, LogRefusal, Lost, in_our_words, refuse, translated
+from tailrace.joblog.tasks import end
 from tailrace.queue import Outage
 from tailrace.schemas import BrokerUnavailable, TailraceError
 from tailrace.worker.log_writer import LogWriter
@@ -46,8 +47,10 @@ class Lane:
         at = f" ({place})" if place else ""
         self._outage = Outage(f"worker {worker!r}, append not taken{at}", logger)
         self._waiting: set[LogWriter] = set()
+        self._asking: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
+        await end(self._asking)
         await self._pipe.close()
 
     def mark(self, writer: LogWriter) -> None:
@@ -101,16 +104,25 @@ class Lane:
                 # It has gone to another lane meanwhile, and is acknowledged there.
                 continue
             if isinstance(answer, AskError) and not isinstance(answer, MovedError):
-                answer = await self._asked(answer, commands[number])
+                # By itself: a server that imports one slot, and hangs, must not stop the others.
+                writer.held = True
+                asking = asyncio.create_task(self._asked(writer, answer, commands[number]), name="tailrace-lane-asked")
+                self._asking.add(asking)
+                asking.add_done_callback(self._asking.discard)
+                continue
             if isinstance(answer, NoScriptError):
-                await self._broker.load(APPEND)
+                await self._broker.load(APPEND, self._place)
                 self.mark(writer)
-            elif isinstance(answer, Exception):
-                self._failed(writer, answer)
             else:
-                self._answered(writer, answer)
-            if writer.pending and writer.refusal is None:
-                self.mark(writer)
+                self._heard(writer, answer)
+
+    def _heard(self, writer: LogWriter, answer: Any) -> None:
+        if isinstance(answer, Exception):
+            self._failed(writer, answer)
+        else:
+            self._answered(writer, answer)
+        if writer.pending and writer.refusal is None:
+            self.mark(writer)
 
     async def _ask(self, commands: Sequence[bytes]) -> list[Any]:
         # Not the loop's clock: uvloop's stands still for a turn, and counts milliseconds.
@@ -120,12 +132,23 @@ class Lane:
         self._counts.flushes.observe(time.perf_counter() - began)
         return answers
 
-    async def _asked(self, error: AskError, command: bytes) -> Any:
-        """The log is being moved: the answer of the server that it has gone to."""
+    async def _asked(self, writer: LogWriter, error: AskError, command: bytes) -> None:
+        """The log is being moved: ask the server that it has gone to."""
+        sent = writer.sent
+        answer: Any
         try:
-            return await self._broker.asked(error, command, self._place)
+            answer = await self._broker.asked(error, command, self._place, APPEND)
         except (RedisError, OSError, TimeoutError) as failure:
-            return failure
+            answer = failure
+        writer.held = False
+        if writer.sent is not sent:  # acknowledged in another lane meanwhile
+            writer.lane.mark(writer)
+            return
+        try:
+            self._heard(writer, answer)
+        except Exception as failure:
+            logger.exception("relay: an append to a log on its way failed")
+            self._later([writer], BrokerUnavailable(type(failure).__name__))
 
     def _answered(self, writer: LogWriter, answer: list[bytes]) -> None:
         try:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
-from tailrace.joblog import Broker, seal_expired, translated
+from tailrace.joblog import Broker, between_nodes, seal_expired, translated
 from tailrace.queue import IN_PROGRESS_PREFIX, Outage, enqueue, forget_old_queues, known_queues
 from tailrace.schemas import DEFAULT_QUEUE, BrokerUnavailable, Keys, Status, TailraceError
 from tailrace.tasks import Jobs
@@ -149,13 +149,19 @@ async def sweep(
         job_ids = [job_id.decode("utf-8", "replace") for job_id in due]
         if broker.apart and job_ids:
             now_ms = await broker.now_ms()  # deadlines are by the clock of the log's server
+        away: set[str] = set()
         for seen in await _glances(broker, keys, job_ids, queues, swept):
+            place = broker.place(keys.log(seen.job_id))
+            if place in away:
+                continue
             try:
                 await _heal(broker, keys, seen, now_ms, swept, longest_wait_ms, jobs, ends)
             except BrokerUnavailable as error:
                 if not broker.spread:
                     raise
-                # Of several servers this job's has gone away: it is looked at again.
+                # Of several servers this job's has gone away: it is looked at again, with the others there.
+                if not between_nodes(error):
+                    away.add(place)
                 logger.debug("sweep: job %r: %s", seen.job_id, error, extra={"job_id": seen.job_id})
             except (ValueError, TypeError, LookupError) as error:  # what is there is none of ours
                 swept.skipped += 1
@@ -274,12 +280,18 @@ async def reopen_handed_off(broker: Broker, keys: Keys) -> int:
     Raises: BrokerUnavailable, BrokerUnsuitable.
     """
     count = 0
+    away: set[str] = set()
     while True:
         now_ms, due = await broker.queue.run(TAKE_DUE, [keys.handed], [AT_ONCE, NEXT_CHECK_MS])
         for job_id in due:
+            name = job_id.decode("utf-8", "replace")
+            place = broker.place(keys.log(name))
+            if place in away or broker.hangs(keys.log(name)):
+                continue
             try:
-                count += await _reopen(broker, keys, job_id.decode("utf-8", "replace"), now_ms)
+                count += await _reopen(broker, keys, name, now_ms)
             except BrokerUnavailable:  # of several servers, this one: it is looked at again
+                away.add(place)
                 continue
             await broker.queue.call("ZREM", keys.handed, job_id)
         if len(due) < AT_ONCE:

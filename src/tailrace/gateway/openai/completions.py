@@ -25,7 +25,6 @@ from tailrace.gateway.openai.options import Options, options_of
 from tailrace.gateway.openai.route import ALWAYS, OpenAIRoute
 from tailrace.gateway.openai.upstreams import upstream_of
 from tailrace.gateway.streams import EventStream
-from tailrace.producer import new_job_id
 from tailrace.schemas import JobRequest, JsonObject, Result
 from tailrace.views import ResultView, chat_completion, completion
 
@@ -90,8 +89,10 @@ async def _job_ids(
     if not fields[asked]:
         raise ApiError(400, f"{asked} is empty", code="invalid_request", param=asked)
     requests = _requests(api, fields, options, gateway, stream=stream)
-    job_id = options.job_id or new_job_id()
-    job_ids = [job_id] if len(requests) == 1 else [f"{job_id}-{number}" for number in range(len(requests))]
+    if len(requests) == 1:
+        return [(await store_for(gateway, principal, requests[0], job_id=options.job_id, streamed=stream)).job_id]
+    job_id = options.job_id or gateway.tailrace.producer.new_id()
+    job_ids = [f"{job_id}-{number}" for number in range(len(requests))]
     for each, request in zip(job_ids, requests, strict=True):
         await store_for(gateway, principal, request, job_id=each, streamed=stream)
     return job_ids

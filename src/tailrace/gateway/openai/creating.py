@@ -18,7 +18,6 @@ from tailrace.gateway.openai.references import referred
 from tailrace.gateway.openai.translate import chat_arguments, completions_arguments, native_params
 from tailrace.gateway.openai.upstreams import environment, target_of
 from tailrace.joblog import Overview
-from tailrace.producer import new_job_id
 from tailrace.schemas import FIRST, JobNotFound, JobRequest, JsonObject, Status
 
 PREFIX: Final = "resp_"
@@ -48,8 +47,9 @@ async def create(
         message = "a response is resumed by GET /v1/responses/{id}?stream=true&starting_after=N"
         raise ApiError(400, message, code="invalid_request", param="x-tailrace-resume")
     request = await _request_of(gateway, body, options, principal, local)
-    job_id = options.job_id or f"{PREFIX}{new_job_id()}"
-    stored = await store_for(gateway, principal, request, job_id=job_id, streamed=bool(body.stream))
+    stored = await store_for(
+        gateway, principal, request, job_id=options.job_id, prefix=PREFIX, streamed=bool(body.stream)
+    )
     try:
         overview = await gateway.tailrace.consumer.look(stored.job_id)
     except JobNotFound:  # deleted since, by somebody who knew its id

@@ -1,0 +1,135 @@
+"""Behind Sentinels: who leaves a primary that was replaced, and when. Sentinels leave it one for another 8 s."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from redis.sentinel import MasterNotFoundError
+
+from engine import wait_until
+from redis_nodes import Node
+from sentinel_servers import NAME, Sentinels, sentinels
+from tailrace.joblog import Broker, connected, sentinel
+from tailrace.joblog.connections import connect
+from tailrace.joblog.sentinel import SentinelPool, watched
+
+#: Until the old primary would say itself that it is none.
+BEFORE_DEMOTION_S = 5.0
+
+
+@pytest.fixture
+async def three() -> AsyncIterator[Sentinels]:
+    async with sentinels() as made:
+        yield made
+
+
+async def own_pubsub(broker: Broker) -> Any:
+    pubsub = await broker.pubsub(lambda _: None)
+    pubsub.say("SUBSCRIBE", "x")
+    return pubsub
+
+
+async def over(pubsub: Any) -> bool:
+    """Whether the connection was closed."""
+    try:
+        return bool(await pubsub.waited(0))
+    except ConnectionError:
+        return True
+    except Exception as error:
+        assert "closed" in str(error)  # noqa: PT017 -- redis-py's
+        return True
+
+
+async def test_a_client_leaves_a_replaced_primary_when_the_sentinels_say_so(
+    three: Sentinels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sentinel, "_LOOK_S", 3600.0)  # nobody asks
+    async with connected(three.url) as broker:
+        await broker.call("PING")
+        pubsub = await own_pubsub(broker)
+
+        async def listening() -> bool:
+            there = [await watcher.redis.client_list() for watcher in three.watchers]
+            return all(any(client["sub"] == "1" for client in clients) for clients in there)
+
+        await wait_until("all sentinels are heard", listening)
+        old = await three.primary()
+        new = await three.fail_over()
+
+        async def left() -> bool:
+            await broker.call("SET", "at", "x", "PX", 60_000)
+            return bool(await new.redis.exists("at"))
+
+        async with asyncio.timeout(BEFORE_DEMOTION_S):
+            await wait_until("it writes to the new primary", left)
+            await wait_until("what it waits on is closed too", lambda: over(pubsub))
+        assert (await old.redis.role())[0] == "master", "the old primary has not said so itself"
+        await pubsub.close()
+
+
+async def test_who_learns_of_another_primary_closes_what_is_in_use_at_the_old_one(three: Sentinels) -> None:
+    redis = connect(three.url)
+    try:
+        broker, pool = Broker(redis), redis.connection_pool
+        assert isinstance(pool, SentinelPool)
+        await broker.call("PING")
+        pubsub = await own_pubsub(broker)
+        new = await three.fail_over()
+        # A connection that begins now asks the sentinels.
+        fresh = await broker.own_connection()
+        assert fresh.port == new.port
+        await wait_until("the other one is closed", lambda: over(pubsub))
+        await broker.call("SET", "at", "x", "PX", 60_000)
+        assert await new.redis.exists("at")
+        assert fresh.is_connected
+        await fresh.disconnect(nowait=True)
+        await pubsub.close()
+    finally:
+        await redis.aclose()
+
+
+class Told:
+    """A sentinel that says this. `promoted`: it carries out a failover, and its state is still the old primary's."""
+
+    def __init__(self, epoch: int, port: int, *, promoted: int | None = None, down: bool = False) -> None:
+        plain = {"is_master": True, "is_sdown": False, "is_odown": down, "num-other-sentinels": 2}
+        self._state: dict[str, Any] = {"ip": "127.0.0.1", "port": port, "config-epoch": epoch, **plain}
+        self._address = [b"127.0.0.1", str(promoted or port).encode()]
+
+    async def sentinel_masters(self) -> dict[str, Any]:
+        return {NAME: self._state}
+
+    async def execute_command(self, *_: str) -> list[bytes]:
+        return self._address
+
+    async def aclose(self) -> None: ...
+
+
+async def test_the_sentinel_with_the_highest_epoch_is_believed() -> None:
+    pool = SentinelPool(watched(f"redis+sentinel://127.0.0.1:1/{NAME}/0"))
+    manager: Any = pool.sentinel_manager
+
+    async def said(*sentinels: Told) -> int:
+        manager.sentinels = list(sentinels)
+        return (await pool.get_master_address())[1]
+
+    assert await said(Told(0, 7001), Told(0, 7001)) == 7001
+    # One that has just woken up says what it knew.
+    assert await said(Told(0, 7001), Told(1, 7002)) == 7002
+    assert await said(Told(1, 7002), Told(0, 7001)) == 7002
+    assert await said(Told(2, 7002, promoted=7003, down=True), Told(1, 7002)) == 7003
+    # A primary that is down is none.
+    assert await said(Told(3, 7004, down=True), Told(2, 7003)) == 7003
+    with pytest.raises(MasterNotFoundError):
+        await said(Told(3, 7004, down=True))
+    await pool.disconnect()
+
+
+async def test_a_sentinel_that_hangs_keeps_nobody_from_asking_the_others(three: Sentinels) -> None:
+    first: Node = three.watchers[0]
+    async with connected(three.url) as broker:
+        first.pause()
+        async with asyncio.timeout(2):
+            assert await broker.call("PING")
+        first.resume()
