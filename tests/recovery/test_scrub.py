@@ -46,7 +46,7 @@ class Two:
 
     async def scrubbed(self, scrub: Scrub | None = None) -> Swept:
         """Rounds until the walk is through, then a sweep."""
-        scrub = scrub or Scrub(self.broker, self.keys)
+        scrub = scrub or Scrub(self.broker, self.keys, lease_s=0)
         while await scrub.round():
             pass
         return await sweep(self.broker, self.keys)
@@ -106,8 +106,20 @@ async def test_jobs_that_the_queues_server_has_lost_are_queued_again(two: Two) -
     assert await two.queued(delayed.job_id) == pytest.approx(due, abs=100)
 
 
+async def test_a_job_that_runs_has_a_lease_to_find_out(two: Two) -> None:
+    await (await two.submitted("running")).claim()
+    await two.submitted("waiting")
+    for job_id in ("running", "waiting"):
+        await two.forget(job_id)
+    await two.changed()
+    assert (await two.scrubbed(Scrub(two.broker, two.keys, lease_s=30))).healed == {"queued": 1}
+    assert await two.queued("running") is None
+    await two.queue.zincrby(two.keys.open, -30_000, "running")
+    assert (await sweep(two.broker, two.keys)).healed == {"queued": 1}
+
+
 async def test_a_server_that_comes_back_empty_is_told_of_every_job(two: Two) -> None:
-    scrub = Scrub(two.broker, two.keys)
+    scrub = Scrub(two.broker, two.keys, lease_s=0)
     await two.scrubbed(scrub)
     await two.submitted("open")
     await sealed(await two.submitted("ended"))
@@ -193,7 +205,7 @@ async def test_one_worker_walks_and_another_goes_on_when_it_dies(two: Two, monke
         await two.submitted(f"job{number}")
         await two.forget(f"job{number}")
     await two.changed()
-    first, second = Scrub(two.broker, two.keys), Scrub(two.broker, two.keys)
+    first, second = Scrub(two.broker, two.keys, lease_s=0), Scrub(two.broker, two.keys, lease_s=0)
     assert await first.round()
     assert not await second.round(), "one walks, the other does not"
     # The first one is heard of no more.
@@ -210,7 +222,7 @@ async def test_a_server_that_changes_during_the_walk_is_walked_for_anew(
     for number in range(40):
         await two.submitted(f"job{number}")
     await two.changed()
-    scrub = Scrub(two.broker, two.keys)
+    scrub = Scrub(two.broker, two.keys, lease_s=0)
     assert await scrub.round()
     for number in range(40):
         await two.forget(f"job{number}")
@@ -227,7 +239,7 @@ async def test_a_walk_that_meets_another_process_of_the_logs_begins_there_anew(
     for number in range(40):
         await two.submitted(f"job{number}")
     await two.changed()
-    scrub = Scrub(two.broker, two.keys)
+    scrub = Scrub(two.broker, two.keys, lease_s=0)
     for _ in range(3):
         assert await scrub.round()
     for number in range(40):
@@ -249,7 +261,7 @@ async def test_what_is_none_of_ours_stops_nobody(two: Two) -> None:
 
 async def test_where_logs_and_queue_share_a_server_there_is_nothing_to_do(redis: Redis, namespace: str) -> None:
     async with asyncio.timeout(5):
-        await module.scrub_for_ever(Broker(redis), Keys(namespace), every_s=60)
+        await module.scrub_for_ever(Broker(redis), Keys(namespace), every_s=60, lease_s=1)
     assert not await Broker(redis).call("EXISTS", Keys(namespace).scrub)
 
 
@@ -268,7 +280,7 @@ async def test_the_scrub_goes_on_after_an_outage(two: Two, monkeypatch: pytest.M
 
     monkeypatch.setattr(Scrub, "round", flaky)
     await two.changed()
-    scrubbing = asyncio.create_task(module.scrub_for_ever(two.broker, two.keys, every_s=0.01))
+    scrubbing = asyncio.create_task(module.scrub_for_ever(two.broker, two.keys, every_s=0.01, lease_s=1))
     await wait_until("it has walked", lambda: _is(two, 1))
     scrubbing.cancel()
     await asyncio.gather(scrubbing, return_exceptions=True)

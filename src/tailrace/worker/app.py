@@ -103,7 +103,8 @@ class Worker:
                 jobs=self._jobs,
                 counts=self.counts,
             )
-            scrub = scrub_for_ever(self._broker, keys, every_s=settings.worker.sweep_s, counts=self.counts)
+            every_s, lease_s = settings.worker.sweep_s, settings.worker.lease_s
+            scrub = scrub_for_ever(self._broker, keys, every_s=every_s, lease_s=lease_s, counts=self.counts)
             self._watch_queue()
             stack.push_async_callback(self._take_leave)
             await stack.enter_async_context(running(sweep, scrub, self._watch(), self._announce()))

@@ -152,20 +152,24 @@ class Run:
                 if self._refusal is not None:
                     raise self._refusal
             case CancelReason.DRAIN:
-                await self._hand_back()
+                await self._hand_back(wait=True)
+                raise
+            case CancelReason.LEASE_LOST:
+                # This worker lives, so the attempt does not count, unless another one has claimed the log by now: then this
+                # is refused, as all that we write. Nobody waits for it: the logs may be away too.
+                await self._hand_back(wait=False)
                 raise
             case _:
                 raise
 
-    async def _hand_back(self) -> None:
+    async def _hand_back(self, *, wait: bool) -> None:
         writer, recorder = self._writer, self._recorder
         if writer is None or recorder is None or writer.refusal is not None:
             return
-        try:
+        with suppress(LogRefusal):
             writer.write(recorder.retry(counted=False))
-            await writer.flushed()
-        except LogRefusal:
-            return
+            if wait:
+                await writer.flushed()
 
     async def _attempts(self, job: Job) -> None:
         request = job.request

@@ -86,12 +86,14 @@ class _Walk:
     found: Counter[str] = field(default_factory=Counter[str])
 
 
-async def scrub_for_ever(broker: Broker, keys: Keys, *, every_s: float, counts: Counts | None = None) -> None:
+async def scrub_for_ever(
+    broker: Broker, keys: Keys, *, every_s: float, lease_s: float, counts: Counts | None = None
+) -> None:
     """Watch the queue's server, and walk when it has changed, until cancelled. Where logs and queue share a server there is
     nothing to do: what it loses it loses of both."""
     if not broker.apart:
         return
-    scrub = Scrub(broker, keys, counts=counts)
+    scrub = Scrub(broker, keys, lease_s=lease_s, counts=counts)
     outage = Outage("scrub", logger)
     while True:
         try:
@@ -110,8 +112,8 @@ async def scrub_for_ever(broker: Broker, keys: Keys, *, every_s: float, counts: 
 class Scrub:
     """One worker's part in it."""
 
-    def __init__(self, broker: Broker, keys: Keys, *, counts: Counts | None = None) -> None:
-        self._broker, self._keys = broker, keys
+    def __init__(self, broker: Broker, keys: Keys, *, lease_s: float, counts: Counts | None = None) -> None:
+        self._broker, self._keys, self._lease_ms = broker, keys, int(lease_s * 1000)
         self._counts = counts or Counts(told.WORKER)
         self._token = secrets.token_hex(8)
         self._seen_before = False
@@ -205,6 +207,7 @@ class Scrub:
         calls: list[Call] = [([keys.log(job_id), keys.snapshot(job_id)], [_HEAD]) for job_id in missing]
         states = await part.run_many(STATE, calls)
         lost: dict[str, int] = {}
+        begun: dict[str, int] = {}
         settled: dict[str, int] = {}
         for job_id, state in zip(missing, states, strict=True):
             if isinstance(state, Exception):  # on its way to another server, or somebody else's data under our names
@@ -212,21 +215,24 @@ class Scrub:
             word, ttl_ms, head = state
             if word in (b"open", b"ended"):
                 lost[job_id] = ttl_ms
+            elif word == b"begun":
+                begun[job_id] = ttl_ms
             elif word == b"settled" and (submitted := _submitted_ms(head)) and submitted > walk.order.from_ms:
                 settled[job_id] = ttl_ms
         untold = await self._ended.without(settled, walk.order.from_ms) if settled else {}
-        for kind, found in (("lost", lost), ("untold", untold)):
-            count = await self._index(found)
+        # Who runs it loses its lease at the next renewal, and says then that it lives: another worker's claim must not come first.
+        for kind, found, after_ms in (("lost", lost, 0), ("lost", begun, self._lease_ms), ("untold", untold, 0)):
+            count = await self._index(found, after_ms)
             walk.found[kind] += count
             self._counts.add(told.SWEEP_HEALED, kind, by=count)
 
-    async def _index(self, found: dict[str, int]) -> int:
-        """Put jobs into the index of open ones, to be looked at by the next sweep; how many were not there."""
+    async def _index(self, found: dict[str, int], after_ms: int) -> int:
+        """Put jobs into the index of open ones, to be looked at by a sweep after that; how many were not there."""
         if not found:
             return 0
         queue = self._broker.queue
-        now_ms = await queue.now_ms()
-        calls: list[Call] = [([self._keys.open], [job_id, now_ms, ttl_ms]) for job_id, ttl_ms in found.items()]
+        check_ms = await queue.now_ms() + after_ms
+        calls: list[Call] = [([self._keys.open], [job_id, check_ms, ttl_ms]) for job_id, ttl_ms in found.items()]
         return sum(_well(await queue.run_many(INDEX, calls)))
 
     async def _through(self, walk: _Walk) -> None:

@@ -72,14 +72,14 @@ return 1
     allow_oom=True,
 )
 
-#: KEYS log, snapshot; ARGV 1 how many bytes of a snapshot to answer. 'gone', 'open', 'ended' (nobody has settled it),
+#: KEYS log, snapshot; ARGV 1 how many bytes of a snapshot to answer. 'gone', 'open', 'begun', 'ended' (nobody has settled it),
 #: 'settled' with the beginning of the snapshot ('' if there is none); and for how many ms the log lives.
 STATE: Final = Script(
     PREAMBLE
     + """
 if redis.call('EXISTS', log) == 0 then return {'gone', 0, ''} end
 local ttl = math.max(0, redis.call('PTTL', log))
-if not sealed() then return {'open', ttl, ''} end
+if not sealed() then return {top() == '0-1' and 'open' or 'begun', ttl, ''} end
 if redis.call('XLEN', log) > 0 then return {'ended', ttl, ''} end
 return {'settled', ttl, redis.call('GETRANGE', KEYS[2], 0, tonumber(ARGV[1]) - 1)}
 """
