@@ -1,14 +1,12 @@
 """The queue's server dies and comes back without its data, or with older ones; the logs are elsewhere, and stand."""
 
 import asyncio
-import json
 import random
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-from far_world import FAILOVER_S, TwoServers, seen, two_servers
+from far_world import FAILOVER_S, LONG, TwoServers, cluster_world, seen, two_servers
 
 from engine import wait_until
 from tailrace.client import AsyncJob
@@ -120,3 +118,24 @@ async def test_a_worker_killed_while_it_looks_through_the_logs_is_replaced(chanc
         first.kill()
         for job in jobs:
             assert await job.text(timeout=60) == w.text(2)
+
+
+async def test_jobs_on_a_cluster_survive_that_the_queue_comes_back_empty_while_a_primary_dies(
+    chance: random.Random,
+) -> None:
+    async with cluster_world() as w:
+        await w.start_worker()
+        nodes = await w.cluster.primaries()
+        running = [job for node in nodes for job in await w.submit_to(node, 2, **LONG, max_attempts=1)]
+        delayed = [job for node in nodes for job in await w.submit_to(node, 2, tokens=2, delay=4.0)]
+        async with w.watching_all(running) as witnesses:
+            await seen(witnesses, chance.randrange(1, 40))
+            await w.kill_server()
+            shutil.rmtree(w.server.folder / "appendonlydir")
+            await chance.choice(nodes).kill()
+            await w.restart_server()
+        for witness in witnesses:
+            await witness.check(w.text(LONG["tokens"]), rewinds=True, silence_s=FOUND_S)
+        for job in delayed:
+            assert await job.text(timeout=40) == w.text(2)
+            await one_end(w, job)

@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import pytest
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
 
 from engine import wait_until
 from job_logs import Job, archived, attached, request, sealed
 from tailrace.joblog import Broker
 from tailrace.joblog.embedded import EmbeddedServer
+from tailrace.joblog.rights import rule
 from tailrace.producer import Producer
 from tailrace.schemas import BrokerUnavailable, Keys, Status
 from tailrace.worker import scrub as module
@@ -257,6 +258,30 @@ async def test_what_is_none_of_ours_stops_nobody(two: Two) -> None:
     await two.broker.call("SET", b"\xff\xfe", "text", "PX", 60_000)
     await two.changed()
     assert (await two.scrubbed()).healed == {"queued": 1}
+
+
+async def test_a_workers_rights_are_enough(two: Two, real_redis: Any) -> None:
+    make: Any = Redis
+    users: list[Any] = []
+    for redis in (real_redis, two.queue):
+        rules = rule("worker", two.keys).split()
+        await redis.execute_command("ACL", "SETUSER", "walker", "reset", "on", ">secret", *rules)
+        options = redis.connection_pool.connection_kwargs
+        where = {name: options[name] for name in ("host", "port", "path") if name in options}
+        kind = redis.connection_pool.connection_class
+        pool: Any = ConnectionPool(connection_class=kind, username="walker", password="secret", **where)
+        users.append(make(connection_pool=pool))
+    await two.submitted()
+    await two.forget("job")
+    await two.changed()
+    async with users[0], users[1]:
+        broker = Broker(users[0], queue=Broker(users[1]))
+        assert (await two.scrubbed(Scrub(broker, two.keys, lease_s=0))).healed == {"queued": 1}
+        for user in users:
+            await user.connection_pool.disconnect()
+    assert await two.walks() == 1
+    for redis in (real_redis, two.queue):
+        await redis.execute_command("ACL", "DELUSER", "walker")
 
 
 async def test_where_logs_and_queue_share_a_server_there_is_nothing_to_do(redis: Redis, namespace: str) -> None:

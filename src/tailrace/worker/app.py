@@ -107,7 +107,7 @@ class Worker:
             scrub = scrub_for_ever(self._broker, keys, every_s=every_s, lease_s=lease_s, counts=self.counts)
             self._watch_queue()
             stack.push_async_callback(self._take_leave)
-            await stack.enter_async_context(running(sweep, scrub, self._watch(), self._announce()))
+            await stack.enter_async_context(running(sweep, self._watch(), self._announce(), scrub))
             self._stack = stack.pop_all()
         return self
 

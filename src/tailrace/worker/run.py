@@ -45,6 +45,8 @@ from tailrace.worker.tools import Tools
 logger = logging.getLogger(__name__)
 
 _RETRY_PAUSE_CAP_S: Final = 30.0
+#: The logs may be away as the queue was.
+_HAND_BACK_S: Final = 5.0
 #: What upstreams call their counts of tokens, in completions and in responses.
 _USAGE: Final = {"input": ("prompt_tokens", "input_tokens"), "output": ("completion_tokens", "output_tokens")}
 
@@ -152,24 +154,27 @@ class Run:
                 if self._refusal is not None:
                     raise self._refusal
             case CancelReason.DRAIN:
-                await self._hand_back(wait=True)
+                await self._hand_back()
                 raise
             case CancelReason.LEASE_LOST:
                 # This worker lives, so the attempt does not count, unless another one has claimed the log by now: then this
-                # is refused, as all that we write. Nobody waits for it: the logs may be away too.
-                await self._hand_back(wait=False)
+                # is refused, as all that we write. Until it is there our own next claim waits.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_HAND_BACK_S):
+                        await self._hand_back()
                 raise
             case _:
                 raise
 
-    async def _hand_back(self, *, wait: bool) -> None:
+    async def _hand_back(self) -> None:
         writer, recorder = self._writer, self._recorder
         if writer is None or recorder is None or writer.refusal is not None:
             return
-        with suppress(LogRefusal):
+        try:
             writer.write(recorder.retry(counted=False))
-            if wait:
-                await writer.flushed()
+            await writer.flushed()
+        except LogRefusal:
+            return
 
     async def _attempts(self, job: Job) -> None:
         request = job.request

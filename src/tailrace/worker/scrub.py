@@ -220,7 +220,7 @@ class Scrub:
             elif word == b"settled" and (submitted := _submitted_ms(head)) and submitted > walk.order.from_ms:
                 settled[job_id] = ttl_ms
         untold = await self._ended.without(settled, walk.order.from_ms) if settled else {}
-        # Who runs it loses its lease at the next renewal, and says then that it lives: another worker's claim must not come first.
+        # Who runs it finds its lease lost at the next renewal, and says that it lives: before another worker claims the log.
         for kind, found, after_ms in (("lost", lost, 0), ("lost", begun, self._lease_ms), ("untold", untold, 0)):
             count = await self._index(found, after_ms)
             walk.found[kind] += count
