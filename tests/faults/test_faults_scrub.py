@@ -30,7 +30,7 @@ async def all_told(w: TwoServers, jobs: list[AsyncJob]) -> None:
     await wait_until("every end is handed off", told, 30)
 
 
-async def one_end(w: TwoServers, job: AsyncJob) -> None:
+async def one_end(job: AsyncJob) -> None:
     records = [record async for record in job.records()]
     assert [record.kind for record in records].count("end") == 1
 
@@ -78,7 +78,7 @@ async def test_a_queue_that_comes_back_without_its_jobs_is_told_of_them(
             assert await job.text(timeout=30) == w.text(3)
         everything = [early, *running, *delayed, *short]
         for job in everything:
-            await one_end(w, job)
+            await one_end(job)
         await all_told(w, everything)
         keys = w.tailrace.settings.keys
 
@@ -138,4 +138,4 @@ async def test_jobs_on_a_cluster_survive_that_the_queue_comes_back_empty_while_a
             await witness.check(w.text(LONG["tokens"]), rewinds=True, silence_s=FOUND_S)
         for job in delayed:
             assert await job.text(timeout=40) == w.text(2)
-            await one_end(w, job)
+            await one_end(job)

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 _STEP: Final = 1000
 #: Steps at one server until the queue's server is asked again whether it is still the same, and for leave to go on.
 _A_ROUND: Final = 50
-#: Between two steps: a walk takes some 5 % of a server's time, 50,000 keys a second.
+#: Between two steps. 100,000 ended jobs (300,000 keys) took 16 s, and 15 % of their server's time in these.
 _PAUSE_S: Final = 0.02
 #: Servers of the logs that are walked at a time: one that hangs must not keep the others waiting.
 _SERVERS: Final = 4
