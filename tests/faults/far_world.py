@@ -137,6 +137,7 @@ class TwoServers(FarWorld):
     """The logs behind the links, the queue on another server."""
 
     queue_redis: Any
+    queue_server: EmbeddedServer
 
     async def stores(self) -> list[Any]:
         return [self.redis, self.queue_redis]
@@ -149,6 +150,7 @@ async def two_servers(**sections: Any) -> AsyncGenerator[TwoServers]:
         server, queue = await running_server(stack, None), await running_server(stack, None)
         rehearsal = await stack.enter_async_context(Rehearsal())
         w = TwoServers(server, rehearsal, stack, {"upstream": {}, **sections}, queue=queue.tcp_url)
+        w.queue_server = queue
         make: Any = Redis
         w.queue_redis = await stack.enter_async_context(make.from_url(queue.tcp_url))
         async with _running(w):

@@ -63,6 +63,14 @@ MUTANTS: Final = [
         "test_faults_clients.py::test_a_job_that_was_stored_but_not_queued_is_found_by_the_sweep",
     ),
     Mutant(
+        3,
+        "nobody looks through the logs for what the queue's server has lost",
+        "worker/app.py",
+        "self._announce(), scrub)",
+        "self._announce())",
+        "test_faults_scrub.py::test_jobs_that_wait_for_a_worker_survive_a_queue_that_comes_back_empty",
+    ),
+    Mutant(
         4,
         "the end is a record like any other",
         "joblog/lua.py",
@@ -101,6 +109,14 @@ MUTANTS: Final = [
         "SUSPECT_DEATHS: Final = 2",
         "SUSPECT_DEATHS: Final = 99",
         "test_faults_workers.py::test_a_job_that_kills_its_workers_does_not_take_its_neighbours_with_it",
+    ),
+    Mutant(
+        5,
+        "a lease that the queue's server lost is the death of its worker",
+        "worker/run.py",
+        "case CancelReason.LEASE_LOST:",
+        "case None:",
+        "test_faults_scrub.py::test_a_queue_that_comes_back_without_its_jobs_is_told_of_them",
     ),
     Mutant(
         6,

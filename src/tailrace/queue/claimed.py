@@ -9,7 +9,7 @@ class CancelReason(StrEnum):
     """Why a handler was cancelled; also the message of the CancelledError that it sees."""
 
     LEASE_LOST = "lease lost"
-    """The job is somebody else's now, or gone from the queue: write nothing more for it, not even a hand-back."""
+    """The job is somebody else's now, or gone from the queue: write nothing more for it there, not even a hand-back."""
 
     DRAIN = "drain"
     """The worker stops: the job is handed back when the handler lets the cancellation through."""

@@ -15,6 +15,7 @@ pub/sub knows no database numbers. No other module spells a key.
 | `<ns>:tasks`                 | hash    | an hour; the tasks that workers know, with their input's schema    |
 | `<ns>:open`                  | zset    | that of the longest-lived job in it                                |
 | `<ns>:handed`                | zset    | that of the longest-lived job in it; only where the queue has a server of its own |
+| `<ns>:scrub`                 | hash    | a day from a worker's last look; only where the queue has a server of its own |
 | `<ns>:ended`, `<ns>:ended:1` | stream  | that of the longest-lived job in it; where a group waits, an hour  |
 | `<ns>:ended:parked:<group>`  | stream  | 30 days from the last one parked                                   |
 | `<ns>:tenant:<t>:requests`   | string  | until the tenant's bucket is full again: a minute at most          |
@@ -126,6 +127,11 @@ class Keys:
     def handed(self) -> str:
         """Jobs that were handed off a moment ago, until it is certain that their logs have not gone back since."""
         return f"{self.namespace}:handed"
+
+    @property
+    def scrub(self) -> str:
+        """Which history of the queue's server the logs were last looked through for."""
+        return f"{self.namespace}:scrub"
 
     @property
     def ended(self) -> str:

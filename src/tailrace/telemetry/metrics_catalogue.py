@@ -119,7 +119,7 @@ SWEEP_CHECKED: Final = Metric("tailrace_sweep_jobs_checked_total", "counter", "O
 SWEEP_HEALED: Final = Metric(
     "tailrace_sweep_healed_total", "counter", "What the sweep found not in order and put right (docs/architecture.md).",
     ("finding",),
-    tuple((each,) for each in ("queued", "settled", "expired", "failed", "dropped", "reopened", "skipped")),
+    tuple((each,) for each in ("queued", "settled", "expired", "failed", "dropped", "reopened", "skipped", "lost", "untold")),
 )  # fmt: skip
 
 # The worker: upstreams.

@@ -26,6 +26,7 @@ from tailrace.worker.quarantine import Quarantine
 from tailrace.worker.registry import WorkerCard, announce, take_leave
 from tailrace.worker.relay import Relay
 from tailrace.worker.run import Run
+from tailrace.worker.scrub import scrub_for_ever
 from tailrace.worker.sweep import sweep_for_ever
 from tailrace.worker.tools import Tools
 from tailrace.worker.upstreams import Upstreams
@@ -103,9 +104,11 @@ class Worker:
                 jobs=self._jobs,
                 counts=self.counts,
             )
+            every_s, lease_s = settings.worker.sweep_s, settings.worker.lease_s
+            scrub = scrub_for_ever(self._broker, keys, every_s=every_s, lease_s=lease_s, counts=self.counts)
             self._watch_queue()
             stack.push_async_callback(self._take_leave)
-            await stack.enter_async_context(running(sweep, self._watch(), self._announce()))
+            await stack.enter_async_context(running(sweep, self._watch(), self._announce(), scrub))
             self._stack = stack.pop_all()
         return self
 

@@ -45,6 +45,8 @@ from tailrace.worker.tools import Tools
 logger = logging.getLogger(__name__)
 
 _RETRY_PAUSE_CAP_S: Final = 30.0
+#: The logs may be away as the queue was.
+_HAND_BACK_S: Final = 5.0
 #: What upstreams call their counts of tokens, in completions and in responses.
 _USAGE: Final = {"input": ("prompt_tokens", "input_tokens"), "output": ("completion_tokens", "output_tokens")}
 
@@ -158,6 +160,13 @@ class Run:
                     raise self._refusal
             case CancelReason.DRAIN:
                 await self._hand_back()
+                raise
+            case CancelReason.LEASE_LOST:
+                # This worker lives, so the attempt does not count, unless another one has claimed the log by now: then this
+                # is refused, as all that we write. Until it is there our own next claim waits.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_HAND_BACK_S):
+                        await self._hand_back()
                 raise
             case _:
                 raise

@@ -1,0 +1,315 @@
+"""The scrub: what the queue's server has lost is found again in the logs, which are on another one."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import pytest
+from redis.asyncio import ConnectionPool, Redis
+
+from engine import wait_until
+from job_logs import Job, archived, attached, request, sealed
+from tailrace.joblog import Broker
+from tailrace.joblog.embedded import EmbeddedServer
+from tailrace.joblog.rights import rule
+from tailrace.producer import Producer
+from tailrace.schemas import BrokerUnavailable, Keys, Status
+from tailrace.worker import scrub as module
+from tailrace.worker.scrub import Scrub
+from tailrace.worker.settle import settle
+from tailrace.worker.sweep import Swept, sweep
+
+#: The queue's server came back as another process, with all that it had.
+ANOTHER: Final = "another server"
+
+
+class Two:
+    """Logs here, the queue on another server."""
+
+    def __init__(self, logs: Redis, queue: Any, keys: Keys) -> None:
+        self.broker, self.queue, self.keys = Broker(logs, queue=Broker(queue)), queue, keys
+
+    async def submitted(self, job_id: str = "job", **fields: Any) -> Job:
+        await Producer(self.broker, self.keys).submit(request(**fields), job_id=job_id)
+        return await attached(self.broker, self.keys, job_id)
+
+    async def changed(self) -> None:
+        """As after a failover or a restart: the server has another history."""
+        await self.queue.hset(self.keys.scrub, "history", ANOTHER)
+
+    async def forget(self, job_id: str) -> None:
+        """What it had of a job is lost."""
+        queued_id = self.keys.queued(job_id)
+        await self.queue.zrem(self.keys.open, job_id)
+        await self.queue.zrem(self.keys.handed, job_id)
+        await self.queue.zrem(self.keys.queue, queued_id)
+        await self.queue.delete(f"arq:job:{queued_id}")
+
+    async def scrubbed(self, scrub: Scrub | None = None) -> Swept:
+        """Rounds until the walk is through, then a sweep."""
+        scrub = scrub or Scrub(self.broker, self.keys, lease_s=0)
+        while await scrub.round():
+            pass
+        return await sweep(self.broker, self.keys)
+
+    async def walks(self) -> int:
+        return int(await self.queue.hget(self.keys.scrub, "walks"))
+
+    async def later(self) -> None:
+        """A minute after the change."""
+        await self.queue.hincrby(self.keys.scrub, "since", -60_000)
+
+    async def queued(self, job_id: str = "job") -> float | None:
+        score: float | None = await self.queue.zscore(self.keys.queue, self.keys.queued(job_id))
+        return score
+
+    async def told(self) -> list[str]:
+        """Whose ends were handed off, in order."""
+        return [fields[b"job"].decode() for _, fields in await self.queue.xrange(self.keys.ended)]
+
+
+@pytest.fixture(scope="module")
+def other() -> Any:
+    with EmbeddedServer(private=True) as server:
+        yield server
+
+
+@pytest.fixture
+async def two(real_redis: Redis, other: EmbeddedServer, namespace: str) -> AsyncIterator[Two]:
+    """Both servers as they are when a worker has been there for some time."""
+    make: Any = Redis
+    async with make.from_url(other.tcp_url) as queue:
+        await queue.flushall()
+        made = Two(real_redis, queue, Keys(namespace))
+        await made.scrubbed()
+        await made.later()
+        await made.scrubbed()
+        assert await made.walks() == 2
+        yield made
+        for_ever = [key async for key in queue.scan_iter() if await queue.pttl(key) == -1]
+        assert not for_ever, f"keys without a time to live: {for_ever}"
+
+
+async def test_jobs_that_the_queues_server_has_lost_are_queued_again(two: Two) -> None:
+    await two.submitted("waiting")
+    delayed = await two.submitted("delayed", delay=600.0)
+    due = await two.queued("delayed")
+    pen = await (await two.submitted("running")).claim()
+    await pen.write("a")
+    for job_id in ("waiting", "delayed", "running"):
+        await two.forget(job_id)
+    assert (await two.scrubbed()).checked == 0, "nobody has noticed a change"
+    await two.changed()
+    assert (await two.scrubbed()).healed == {"queued": 3}
+    now = await two.broker.queue.now_ms()
+    for job_id in ("waiting", "running"):
+        assert (await two.queued(job_id) or 1e18) <= now
+    assert await two.queued(delayed.job_id) == pytest.approx(due, abs=100)
+
+
+async def test_a_job_that_runs_has_a_lease_to_find_out(two: Two) -> None:
+    await (await two.submitted("running")).claim()
+    await two.submitted("waiting")
+    for job_id in ("running", "waiting"):
+        await two.forget(job_id)
+    await two.changed()
+    assert (await two.scrubbed(Scrub(two.broker, two.keys, lease_s=30))).healed == {"queued": 1}
+    assert await two.queued("running") is None
+    await two.queue.zincrby(two.keys.open, -30_000, "running")
+    assert (await sweep(two.broker, two.keys)).healed == {"queued": 1}
+
+
+async def test_a_server_that_comes_back_empty_is_told_of_every_job(two: Two) -> None:
+    scrub = Scrub(two.broker, two.keys, lease_s=0)
+    await two.scrubbed(scrub)
+    await two.submitted("open")
+    await sealed(await two.submitted("ended"))
+    await archived(await two.submitted("settled"))
+    await settle(two.broker, two.keys, "settled")
+    assert await two.told() == ["settled"]
+    await two.queue.flushall()
+    assert (await two.scrubbed(scrub)).healed == {"queued": 1, "settled": 2}
+    assert sorted(await two.told()) == ["ended", "settled"]
+    await two.later()
+    assert (await two.scrubbed(scrub)).healed == {}
+    assert await two.walks() == 2
+    assert len(await two.told()) == 2, "the second walk hears what the first one has told"
+
+
+async def test_an_end_that_nobody_was_told_of_is_handed_off(two: Two) -> None:
+    job = await two.submitted()
+    await sealed(job, Status.CANCELLED)
+    await two.forget("job")
+    await two.changed()
+    assert (await two.scrubbed()).healed == {"settled": 1}
+    assert await two.told() == ["job"]
+    assert await job.broker.call("XLEN", job.keys.log("job")) == 0
+
+
+async def test_a_job_of_which_all_was_lost_with_its_hand_off_is_handed_off_again(two: Two) -> None:
+    for job_id in ("lost", "kept"):
+        await archived(await two.submitted(job_id))
+        assert await settle(two.broker, two.keys, job_id)
+    (lost, _), _ = await two.queue.xrange(two.keys.ended)
+    await two.queue.xdel(two.keys.ended, lost)
+    await two.forget("lost")
+    await two.changed()
+    assert (await two.scrubbed()).healed == {"settled": 1}
+    assert await two.told() == ["kept", "lost"]
+
+
+async def test_what_was_handed_off_before_the_loss_is_not_told_again(two: Two) -> None:
+    await archived(await two.submitted())
+    assert await settle(two.broker, two.keys, "job")
+    # The stream keeps the last ones only; the server has lost nothing of that time.
+    await two.queue.xtrim(two.keys.ended, maxlen=0)
+    await two.queue.hincrby(two.keys.scrub, "seen", 120_000)
+    await two.changed()
+    assert (await two.scrubbed()).checked == 0
+    assert await two.told() == []
+
+
+async def test_a_deleted_job_is_not_told_of(two: Two) -> None:
+    await archived(await two.submitted())
+    await two.broker.call("DEL", two.keys.snapshot("job"))
+    await two.queue.flushall()
+    assert (await two.scrubbed()).checked == 0
+
+
+async def test_a_job_that_ends_while_nobody_knows_of_it_is_handed_off_once(two: Two) -> None:
+    await sealed(await two.submitted())
+    await two.forget("job")
+    assert await settle(two.broker, two.keys, "job")
+    assert await settle(two.broker, two.keys, "job")
+    assert await two.told() == ["job"]
+
+
+async def test_a_minute_later_it_is_walked_once_more_and_then_never_again(two: Two) -> None:
+    """A primary that hung, and wakes up when it has been replaced, takes jobs for some seconds."""
+    await two.changed()
+    await two.scrubbed()
+    assert await two.walks() == 1
+    await two.submitted()
+    await two.forget("job")
+    assert (await two.scrubbed()).checked == 0
+    await two.later()
+    assert (await two.scrubbed()).healed == {"queued": 1}
+    assert await two.walks() == 2
+    await two.forget("job")
+    assert (await two.scrubbed()).checked == 0
+
+
+async def test_one_worker_walks_and_another_goes_on_when_it_dies(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_STEP", 1)
+    monkeypatch.setattr(module, "_A_ROUND", 1)
+    for number in range(40):
+        await two.submitted(f"job{number}")
+        await two.forget(f"job{number}")
+    await two.changed()
+    first, second = Scrub(two.broker, two.keys, lease_s=0), Scrub(two.broker, two.keys, lease_s=0)
+    assert await first.round()
+    assert not await second.round(), "one walks, the other does not"
+    # The first one is heard of no more.
+    await two.queue.hset(two.keys.scrub, "until", 0)
+    assert (await two.scrubbed(second)).healed == {"queued": 40}
+    assert await two.walks() == 1
+
+
+async def test_a_server_that_changes_during_the_walk_is_walked_for_anew(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_STEP", 1)
+    monkeypatch.setattr(module, "_A_ROUND", 3)
+    for number in range(40):
+        await two.submitted(f"job{number}")
+    await two.changed()
+    scrub = Scrub(two.broker, two.keys, lease_s=0)
+    assert await scrub.round()
+    for number in range(40):
+        await two.forget(f"job{number}")
+    await two.changed()
+    assert (await two.scrubbed(scrub)).healed == {"queued": 40}
+    assert await two.walks() == 1
+
+
+async def test_a_walk_that_meets_another_process_of_the_logs_begins_there_anew(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_STEP", 1)
+    monkeypatch.setattr(module, "_A_ROUND", 1)
+    for number in range(40):
+        await two.submitted(f"job{number}")
+    await two.changed()
+    scrub = Scrub(two.broker, two.keys, lease_s=0)
+    for _ in range(3):
+        assert await scrub.round()
+    for number in range(40):
+        await two.forget(f"job{number}")
+    assert scrub._walk is not None  # pyright: ignore[reportPrivateUsage] -- as if the logs' server had been restarted
+    scrub._walk.places[""].run_id = "another"  # pyright: ignore[reportPrivateUsage] -- the same
+    assert (await two.scrubbed(scrub)).healed == {"queued": 40}
+
+
+async def test_what_is_none_of_ours_stops_nobody(two: Two) -> None:
+    await two.submitted()
+    await two.forget("job")
+    await two.broker.call("SET", two.keys.log("other"), "text", "PX", 60_000)
+    await two.broker.call("SET", f"{two.keys.namespace}:{{no id!}}:log", "text", "PX", 60_000)
+    await two.broker.call("SET", b"\xff\xfe", "text", "PX", 60_000)
+    await two.changed()
+    assert (await two.scrubbed()).healed == {"queued": 1}
+
+
+async def test_a_workers_rights_are_enough(two: Two, real_redis: Any) -> None:
+    make: Any = Redis
+    users: list[Any] = []
+    for redis in (real_redis, two.queue):
+        rules = rule("worker", two.keys).split()
+        await redis.execute_command("ACL", "SETUSER", "walker", "reset", "on", ">secret", *rules)
+        options = redis.connection_pool.connection_kwargs
+        where = {name: options[name] for name in ("host", "port", "path") if name in options}
+        kind = redis.connection_pool.connection_class
+        pool: Any = ConnectionPool(connection_class=kind, username="walker", password="secret", **where)
+        users.append(make(connection_pool=pool))
+    await two.submitted()
+    await two.forget("job")
+    await two.changed()
+    async with users[0], users[1]:
+        broker = Broker(users[0], queue=Broker(users[1]))
+        assert (await two.scrubbed(Scrub(broker, two.keys, lease_s=0))).healed == {"queued": 1}
+        for user in users:
+            await user.connection_pool.disconnect()
+    assert await two.walks() == 1
+    for redis in (real_redis, two.queue):
+        await redis.execute_command("ACL", "DELUSER", "walker")
+
+
+async def test_where_logs_and_queue_share_a_server_there_is_nothing_to_do(redis: Redis, namespace: str) -> None:
+    async with asyncio.timeout(5):
+        await module.scrub_for_ever(Broker(redis), Keys(namespace), every_s=60, lease_s=1)
+    assert not await Broker(redis).call("EXISTS", Keys(namespace).scrub)
+
+
+async def test_the_scrub_goes_on_after_an_outage(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = 0
+    whole = Scrub.round
+
+    async def flaky(scrub: Scrub) -> bool:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise BrokerUnavailable("away")
+        if tries == 2:
+            raise RuntimeError
+        return await whole(scrub)
+
+    monkeypatch.setattr(Scrub, "round", flaky)
+    await two.changed()
+    scrubbing = asyncio.create_task(module.scrub_for_ever(two.broker, two.keys, every_s=0.01, lease_s=1))
+    await wait_until("it has walked", lambda: _is(two, 1))
+    scrubbing.cancel()
+    await asyncio.gather(scrubbing, return_exceptions=True)
+
+
+async def _is(two: Two, walks: int) -> bool:
+    return await two.walks() == walks
