@@ -27,7 +27,7 @@ async def test_scripts_forgotten_between_load_and_use_are_sent_again(
     redis: Redis, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Forgotten(Broker):
-        async def load(self, script: Script) -> None:  # noqa: ARG002 - it is about to be forgotten
+        async def load(self, script: Script, place: str = "") -> None:  # noqa: ARG002 - it is about to be forgotten
             await self.call("SCRIPT FLUSH")
 
     producer = Producer(Forgotten(redis), Keys(namespace))

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from engine import engine
 from tailrace import InvalidRequest, JobFailed
-from tailrace.producer.submitting import new_job_id
+from tailrace.producer.placing import new_job_id
 from tailrace.schemas import ChunkRecord
 from tailrace.schemas.requests import METADATA_LIMIT
 
