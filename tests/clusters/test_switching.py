@@ -1,8 +1,10 @@
 """Behind Sentinels: who leaves a primary that was replaced, and when. Sentinels leave it one for another 8 s."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 from redis.sentinel import MasterNotFoundError
@@ -16,6 +18,7 @@ from tailrace.joblog.sentinel import SentinelPool, watched
 
 #: Until the old primary would say itself that it is none.
 BEFORE_DEMOTION_S = 5.0
+PAGE: Final = Path(__file__).parents[2] / "docs" / "security.md"
 
 
 @pytest.fixture
@@ -28,6 +31,12 @@ async def own_pubsub(broker: Broker) -> Any:
     pubsub = await broker.pubsub(lambda _: None)
     pubsub.say("SUBSCRIBE", "x")
     return pubsub
+
+
+async def all_heard(three: Sentinels, user: str = "default") -> bool:
+    """Whether somebody of that name listens to each of them."""
+    there = [await watcher.redis.client_list() for watcher in three.watchers]
+    return all(any((client["sub"], client["user"]) == ("1", user) for client in clients) for clients in there)
 
 
 async def over(pubsub: Any) -> bool:
@@ -48,12 +57,7 @@ async def test_a_client_leaves_a_replaced_primary_when_the_sentinels_say_so(
     async with connected(three.url) as broker:
         await broker.call("PING")
         pubsub = await own_pubsub(broker)
-
-        async def listening() -> bool:
-            there = [await watcher.redis.client_list() for watcher in three.watchers]
-            return all(any(client["sub"] == "1" for client in clients) for clients in there)
-
-        await wait_until("all sentinels are heard", listening)
+        await wait_until("all sentinels are heard", lambda: all_heard(three))
         old = await three.primary()
         new = await three.fail_over()
 
@@ -66,6 +70,28 @@ async def test_a_client_leaves_a_replaced_primary_when_the_sentinels_say_so(
             await wait_until("what it waits on is closed too", lambda: over(pubsub))
         assert (await old.redis.role())[0] == "master", "the old primary has not said so itself"
         await pubsub.close()
+
+
+async def test_a_sentinels_user_needs_no_more_rights_than_the_page_says(
+    three: Sentinels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sentinel, "_LOOK_S", 3600.0)  # nobody asks
+    (rule,) = re.findall(r"ACL SETUSER tailrace-sentinel (reset .*)", PAGE.read_text(encoding="utf-8"))
+    for watcher in three.watchers:
+        await watcher.redis.execute_command("ACL", "SETUSER", "watching", *rule.replace("PASSWORD", "secret").split())
+    async with connected(f"{three.url}?sentinel_username=watching&sentinel_password=secret") as broker:
+        await broker.call("PING")
+        await wait_until("all sentinels are heard", lambda: all_heard(three, user="watching"))
+        new = await three.fail_over()
+
+        async def left() -> bool:
+            await broker.call("SET", "at", "x", "PX", 60_000)
+            return bool(await new.redis.exists("at"))
+
+        async with asyncio.timeout(BEFORE_DEMOTION_S):
+            await wait_until("it writes to the new primary", left)
+        refused = {each["object"] for watcher in three.watchers for each in await watcher.redis.acl_log()}
+        assert refused <= {"client|setinfo"}, "what redis-py says of itself, and nothing needs"
 
 
 async def test_who_learns_of_another_primary_closes_what_is_in_use_at_the_old_one(three: Sentinels) -> None:
