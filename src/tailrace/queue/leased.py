@@ -5,7 +5,6 @@ Needs the `worker` extra: import it from here, not from `tailrace.queue`, which 
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from signal import Signals
@@ -20,6 +19,7 @@ from redis.exceptions import RedisError
 
 from tailrace.queue.arq_pool import ClaimedPool
 from tailrace.queue.claimed import DONE_MS, CancelReason, Claimed
+from tailrace.queue.ending import Ending, error_delay_ms, fields_of, log_error
 from tailrace.queue.enqueue import SOON_MS
 from tailrace.queue.handback import holder
 from tailrace.queue.leases import Leases, Taken, places_of
@@ -42,7 +42,6 @@ LOOK_S: Final = SOON_MS / 1000
 BUSY_HERE_MS: Final = 250
 """A job whose lost run has not yet ended in this process waits so long for it, or for another worker."""
 
-LONGEST_ERROR_DELAY_S: Final = 60.0
 UNLIMITED_TRIES: Final = 2**31
 
 
@@ -119,7 +118,6 @@ class LeasedWorker(Worker):
         self._looking_ended = asyncio.Event()
         self._drained = asyncio.Event()
         self._drains = 0
-        self._closed = False
         self._outage = Outage(f"worker {worker_name!r}", logger)
         token = holder(worker_name) + uuid4().hex
         self._leases = Leases(
@@ -134,6 +132,7 @@ class LeasedWorker(Worker):
             worker=worker_name,
             lost=self._lost_in_thread,
         )
+        self._ending = Ending(self._leases, self._renewal, self._outage, lease_s=lease_s)
 
     async def __aenter__(self) -> Self:
         self._renewal.start()
@@ -252,7 +251,7 @@ class LeasedWorker(Worker):
             if queued_id in self._running:
                 # Claimed anew while the run that lost it still ends here: two must not run at once.
                 claimed.delay_ms = BUSY_HERE_MS
-                await self._settle(claimed)
+                await self._ending.settle(claimed)
                 return
             self._running[queued_id] = claimed
             try:
@@ -268,7 +267,7 @@ class LeasedWorker(Worker):
                 await asyncio.sleep(self._outage.failed(error))
             finally:
                 if not claimed.settling:
-                    await self._settle(claimed)
+                    await self._ending.settle(claimed)
                 del self._running[queued_id]
         finally:
             self._renewal.release(queued_id, claimed.number)
@@ -276,7 +275,7 @@ class LeasedWorker(Worker):
     async def _handle(self, ctx: dict[Any, Any]) -> None:
         """What arq calls: the handler, its time limit, and what its ending means."""
         claimed = self._running[ctx["job_id"]]
-        error_ms = int(1000 * min(LONGEST_ERROR_DELAY_S, self._error_delay_s * 2 ** min(claimed.claims - 1, 16)))
+        error_ms = error_delay_ms(claimed, self._error_delay_s)
         timer: asyncio.TimerHandle | None = None
         if self._timeout_s is not None:
             timer = self.loop.call_later(self._timeout_s, claimed.cancel, CancelReason.TIMEOUT)
@@ -296,43 +295,11 @@ class LeasedWorker(Worker):
         except Exception as error:
             claimed.delay_ms = error_ms
             self.errors += 1
-            logger.error(  # noqa: TRY400 -- without the error's message
-                "job %r: its handler raised %s; it runs again in %.1f s\n%s",
-                claimed.job_id,
-                type(error).__qualname__,
-                error_ms / 1000,
-                "".join(traceback.format_tb(error.__traceback__)),
-                extra=_of(claimed),
-            )
+            log_error(claimed, error, error_ms)
             raise RetryJob from None
         finally:
             if timer is not None:
                 timer.cancel()
-
-    async def _settle(self, claimed: Claimed) -> None:
-        """End a claim as its `delay_ms` says, if it is still ours; while Redis is away, try again."""
-        claimed.settling = True
-        if claimed.reason is CancelReason.LEASE_LOST:
-            return
-        while True:
-            deadline_ms = self._renewal.deadline_ms(claimed.queued_id, claimed.number)
-            try:
-                async with asyncio.timeout(self._lease_s):
-                    kept = await self._leases.settle(
-                        claimed.queued_id, queue=claimed.queue, deadline_ms=deadline_ms, delay_ms=claimed.delay_ms
-                    )
-            except (RedisError, OSError) as error:
-                pause_s = self._outage.failed(error)
-                if self._closed:
-                    return
-                await asyncio.sleep(pause_s)
-            else:
-                self._outage.over()
-                if not kept:
-                    logger.info(
-                        "job %r: its lease was lost before its end was written", claimed.job_id, extra=_of(claimed)
-                    )
-                return
 
     def _claim_of(self, queued_id: str) -> Claimed:
         return self._running[queued_id]
@@ -345,7 +312,9 @@ class LeasedWorker(Worker):
     def _lost(self, queued_id: str, number: int) -> None:
         claimed = self._running.get(queued_id)
         if claimed is not None and claimed.number == number and not claimed.settling:
-            logger.warning("job %r: the lease is lost, its handler is cancelled", claimed.job_id, extra=_of(claimed))
+            logger.warning(
+                "job %r: the lease is lost, its handler is cancelled", claimed.job_id, extra=fields_of(claimed)
+            )
             self.lost += 1
             claimed.cancel(CancelReason.LEASE_LOST)
 
@@ -389,12 +358,12 @@ class LeasedWorker(Worker):
 
     async def close(self) -> None:
         """Drain without grace and stop renewing. The connection pool is its owner's."""
-        if self._closed:
+        if self._ending.closed:
             return
         try:
             await self.drain(0)
         finally:
-            self._closed = True
+            self._ending.closed = True
             await asyncio.to_thread(self._renewal.stop)
 
     def _cancel_all(self) -> None:
@@ -415,15 +384,10 @@ class LeasedWorker(Worker):
         """Nothing: a worker's leases are its sign of life."""
 
     async def finish_job(self, job_id: str, *_args: Any, **_kwargs: Any) -> None:
-        await self._settle(self._running[job_id])
+        await self._ending.settle(self._running[job_id])
 
     async def finish_failed_job(self, job_id: str, *_args: Any, **_kwargs: Any) -> None:
         """The payload was exchanged or expired between the claim and the start."""
         claimed = self._running[job_id]
         claimed.delay_ms = DONE_MS
-        await self._settle(claimed)
-
-
-def _of(claimed: Claimed) -> dict[str, str]:
-    """The fields of a log line about it."""
-    return {"job_id": claimed.job_id, "worker": claimed.worker}
+        await self._ending.settle(claimed)
