@@ -131,17 +131,23 @@ async def test_junk_on_the_channel_disturbs_nobody(redis: Redis, namespace: str)
         assert await reader == await job.entries()
 
 
+async def listeners(broker: Broker) -> int:
+    """Connections to the server that have subscribed to something."""
+    listed = await broker.call("CLIENT", "LIST", "TYPE", "pubsub")
+    text = listed.decode() if isinstance(listed, bytes) else str(listed)
+    return text.count("id=") + text.count("'id'")
+
+
 async def test_many_readers_of_many_jobs_share_one_connection(
     real_redis: Redis, server_url: str, namespace: str
 ) -> None:
     jobs = [await submitted(real_redis, namespace, f"job{number}") for number in range(20)]
     async with connected(server_url) as broker, Consumer(broker, jobs[0].keys) as consumer:
+        before = await listeners(broker)
         tasks = [asyncio.create_task(read(consumer, job.job_id)) for job in jobs for _ in range(5)]
         for job in jobs:
             await heard(job)
-        listed = await broker.call("CLIENT", "LIST", "TYPE", "pubsub")
-        text = listed.decode() if isinstance(listed, bytes) else str(listed)
-        assert text.count("id=") + text.count("'id'") == 1
+        assert await listeners(broker) == before + 1
         for job in jobs:
             assert await subscribers(job) == 1
             await sealed(job)

@@ -15,7 +15,7 @@ from tailrace.cli.output import Output, compact, printable, reporting
 from tailrace.consumer import Listed, Listing, Wanted
 from tailrace.consumer.listing import ENDED_LOOKED_AT, LOOKED_AT
 
-_COLUMNS: Final = "{:<32}  {:<11}  {:>7}  {:<24}  {}"
+_COLUMNS: Final = "{:<37}  {:<11}  {:>7}  {:<24}  {}"
 _HEAD: Final = _COLUMNS.format("JOB", "STATUS", "AGE", "MODEL OR TASK", "")
 _SHOWN_ERROR: Final = 60
 _SHOWN_PROMPT: Final = 100

@@ -75,7 +75,8 @@ class Server(uvicorn.Server):
         except SystemExit:  # uvicorn has logged why
             where = f"{self.config.host}:{self.config.port}"
             raise InvalidRequest(
-                f"cannot listen on {where}: is the port taken, or the address another machine's?"
+                f"cannot listen on {where}: if the port is taken, choose another one (--port; 0 takes a free one); "
+                "is the address one of this machine's?"
             ) from None
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]

@@ -76,8 +76,10 @@ async def test_a_stream_that_was_left_is_resumed_behind_any_event_by_another_cli
         assert seen[-1].type == "response.completed"
         whole = [event async for event in await other.responses.retrieve(job_id, stream=True)]
         assert [event.to_json() for event in whole] == [event.to_json() for event in seen]
-        late = [event async for event in await other.responses.retrieve(job_id, stream=True, starting_after=10_000)]
-    assert late == []
+        last = len(seen) - 1
+        assert [event async for event in await other.responses.retrieve(job_id, stream=True, starting_after=last)] == []
+        with pytest.raises(openai.BadRequestError, match="pass the last one that you have seen"):
+            await other.responses.retrieve(job_id, stream=True, starting_after=10_000)
     text = "".join(event.delta for event in seen if event.type == "response.output_text.delta")
     assert text == seen[-1].response.output_text == "".join(f" token{number}" for number in range(60))
 

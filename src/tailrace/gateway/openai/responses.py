@@ -1,5 +1,7 @@
 """The Responses API: create, retrieve and resume, cancel, delete; in the background or not, over any upstream."""
 
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -7,7 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from tailrace.gateway.access import Asking
-from tailrace.gateway.errors import refusals
+from tailrace.gateway.errors import ApiError, refusals
 from tailrace.gateway.gateway import Gateway, Here
 from tailrace.gateway.jobs import reader_of
 from tailrace.gateway.openai.answering import (
@@ -23,7 +25,7 @@ from tailrace.gateway.openai.input_items import listed
 from tailrace.gateway.openai.kept import Kept, kept_response, response_of, whole
 from tailrace.gateway.openai.options import options_of
 from tailrace.gateway.openai.route import ALWAYS, OpenAIRoute
-from tailrace.gateway.streams import EventStream
+from tailrace.gateway.streams import EventStream, Reader
 from tailrace.schemas import JsonObject
 
 router = APIRouter(prefix="/v1/responses", tags=["openai"], route_class=OpenAIRoute, responses=ALWAYS)
@@ -85,7 +87,8 @@ async def retrieve(
     kept = await kept_response(gateway, response_id, principal)
     headers = job_headers(kept.job_id)
     if stream:
-        return _streamed(gateway, kept, headers=headers, skip=0 if starting_after is None else starting_after + 1)
+        skip = 0 if starting_after is None else starting_after + 1
+        return _streamed(gateway, kept, headers=headers, skip=skip)
     return JSONResponse(await response_of(gateway, kept), headers=headers)
 
 
@@ -138,4 +141,18 @@ def _streamed(
     kind = response_kind(kept.asked.fields)
     reader = reader_of(gateway, kept.job_id, kept.overview.job, kind, skip=skip)
     source = answered_events(gateway, kept.job_id, reader) if wait else reader
+    if skip and kept.overview.end is not None:
+        source = _with_something_left(reader, skip - 1)
     return EventStream(source, gateway.streams, retry=False, headers=headers, on_leave=on_leave)
+
+
+@asynccontextmanager
+async def _with_something_left(
+    opened: AbstractAsyncContextManager[Reader], starting_after: int
+) -> AsyncGenerator[Reader]:
+    """Of a response that has ended. Raises: ApiError for a number that none of its events has."""
+    async with opened as reader:
+        if await reader.is_behind_the_last():
+            message = f"no event of this response has the sequence_number {starting_after}: pass the last one that you have seen"
+            raise ApiError(400, message, code="invalid_request", param="starting_after")
+        yield reader

@@ -178,6 +178,13 @@ class Reader:
             else:
                 return None
 
+    async def is_behind_the_last(self) -> bool:
+        """Whether there is no event left to read, and none will come. Waits until that is known."""
+        channel = self._private or self._shared
+        while self._number >= channel.ring.next and not channel.done:
+            await channel.more()
+        return self._number >= channel.ring.next and channel.failure is None
+
     async def aclose(self) -> None:
         private, self._private = self._private, None
         if private is not None:
