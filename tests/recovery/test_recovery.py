@@ -41,7 +41,7 @@ def text(tokens: int) -> str:
 async def test_under_default_settings_the_next_attempt_writes_within_seven_seconds_of_a_kill() -> None:
     async with fleet() as f:
         first = await f.start()
-        job = await submit(f, 400, 0.02)
+        job = await submit(f, 1500, 0.02)
         attempts: list[AttemptRecord] = []
         killed_at = silence = 0.0
         async with aclosing(job.records()) as records:
@@ -64,7 +64,7 @@ async def test_under_default_settings_the_next_attempt_writes_within_seven_secon
 async def test_a_worker_that_lost_its_lease_in_its_sleep_closes_its_upstream_call() -> None:
     async with fleet(lease_s=1.0) as f:
         first = await f.start()
-        job = await submit(f, 300, 0.02)
+        job = await submit(f, 600, 0.02)
         async with aclosing(job.stream()) as stream:
             async for _ in stream:
                 break
@@ -74,7 +74,7 @@ async def test_a_worker_that_lost_its_lease_in_its_sleep_closes_its_upstream_cal
         first.send(signal.SIGCONT)
         await f.rehearsal.wait_until(lambda: f.rehearsal.calls[0].aborted, "the first call is closed")
         assert not f.rehearsal.calls[1].aborted
-        assert await job.text(timeout=30) == text(300)
+        assert await job.text(timeout=30) == text(600)
         writers = {record.worker async for record in job.records() if isinstance(record, AttemptRecord)}
         assert len(writers) == 2
         await f.rehearsal.wait_until(lambda: f.rehearsal.open_streams == 0, "no call is left open")
