@@ -68,7 +68,7 @@ def test_looking_changes_nothing(cli: Cli, server: Any, namespace: str) -> None:
 
 def test_a_fleet_in_order_is_told_with_its_numbers_and_nothing_to_do(worked: Cli) -> None:
     found = about_jobs(worked("doctor", "--no-upstreams", "--json"))
-    assert {entry["level"] for entry in found.values()} == {"ok"}
+    assert [entry for entry in found.values() if entry["level"] != "ok"] == []
     assert len(found["open"]["workers"]) == 1
     assert "1 worker with" in found["open"]["what"]
 

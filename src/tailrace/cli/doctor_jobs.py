@@ -7,7 +7,7 @@ from typing import Any, Final
 from tailrace.joblog import Broker
 from tailrace.joblog.suitability import Finding
 from tailrace.queue import known_queues
-from tailrace.schemas import WIRE_VERSION, BrokerUnsuitable, Keys
+from tailrace.schemas import DEFAULT_QUEUE, WIRE_VERSION, BrokerUnsuitable, Keys
 from tailrace.worker.checkup import Finding as Found
 from tailrace.worker.registry import WorkerCard
 from tailrace.worker.sweep import NEXT_CHECK_MS, SweepReport, sweep_report
@@ -68,8 +68,6 @@ async def jobs_findings(broker: Broker, keys: Keys) -> list[Finding]:
 async def _waiting(broker: Broker, keys: Keys, report: SweepReport) -> list[Finding]:
     """Whether jobs wait although workers are there."""
     alive = [card for card in report.workers if card.alive]
-    if not alive:
-        return []
     queues = await known_queues(broker, keys)
     firsts = await broker.queue.many([("ZRANGE", keys.queue_of(name), 0, 0, "WITHSCORES") for name in queues])
     return [
@@ -84,6 +82,8 @@ def _waits(queue: str, waited_s: float, alive: Sequence[WorkerCard]) -> Iterator
     """Of one queue, whose first job has been due for so long (for later: less than nothing)."""
     fields = {"queue": queue, "waited_s": max(0, round(waited_s))}
     crew = [card for card in alive if queue in card.queues]
+    if not crew and queue == DEFAULT_QUEUE and not alive:
+        return  # that no worker is there is said once
     if not crew:
         cure = f"start `tailrace worker --queue {queue}`, or add it to worker.queues"
         yield JobsFinding(

@@ -48,11 +48,11 @@ class Watch:
         self._at_ms = fleet.now_ms
 
     def first(self, each: Running) -> str:
-        """How long its first text took, or has taken so far; "" if it had begun before anybody looked."""
+        """How long its first text took, or has taken so far; "-" if it had begun before anybody looked."""
         if not each.writes:
             return f"{each.attempt_ms / 1000:.1f}s…"
         seen = self._first_ms.get(each.job_id)
-        return "" if seen is None else f"{seen / 1000:.1f}s"
+        return "-" if seen is None else f"{seen / 1000:.1f}s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +110,15 @@ class Frame:
         return _line(text, style)
 
     def _workers(self, rows: int) -> Table:
-        table = _table("WORKER", "JOBS", "VERSION", "HOST", "SEEN")
+        table = _table("WORKER", "JOBS", "QUEUES", "VERSION", "HOST", "SEEN")
         for card in sorted(self.fleet.workers, key=lambda card: (card.alive, card.name))[:rows]:
             seen = ago(self.fleet.now_ms - card.seen_ms)
-            _row(
-                table,
-                [card.name, f"{card.jobs}/{card.max_jobs}", card.version, f"{card.host}:{card.pid}", f"{seen} ago"],
-                "" if card.alive else "red",
-            )
+            if not card.alive:
+                _row(table, [card.name, "", "", "", "", f"silent for {seen}"], "red")
+                continue
+            place = f"{card.host}:{card.pid}"
+            jobs, queues = f"{card.jobs}/{card.max_jobs}", ", ".join(card.queues)
+            _row(table, [card.name, jobs, queues, card.version, place, f"{seen} ago"], "")
         return table
 
     def _streams(self, rows: int) -> Table:

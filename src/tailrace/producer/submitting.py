@@ -118,7 +118,8 @@ class Producer:
         """A word to the worker of the last attempt. If it is lost, the next append finds the log sealed."""
         if last == FIRST:
             # Nobody has begun it, and it may be due only in an hour: the next sweep takes it out of the queue.
-            await self._broker.queue.call("ZADD", self._keys.open, "XX", 1, job_id)
+            now_ms = await self._broker.queue.now_ms()
+            await self._broker.queue.call("ZADD", self._keys.open, "XX", now_ms, job_id)
             return
         attempt = position(parse_position(last)[0], 0)
         for _, fields in await self._broker.call("XRANGE", self._keys.log(job_id), attempt, attempt):
