@@ -82,6 +82,7 @@ def test_a_queue_that_no_worker_serves_is_named_with_what_to_start(cli: Cli, sta
 
     worker()
     job_id = cli("submit", "rehearsal:tokens=2", "--queue", "gpu").out.strip()
+    assert "  queue      gpu" in cli("status", job_id).out
     found = about_jobs(cli("doctor", "--no-upstreams", "--json"))["queue-unserved"]
     assert (found["level"], found["queue"]) == ("warning", "gpu")
     assert "`tailrace worker --queue gpu`" in found["cure"]

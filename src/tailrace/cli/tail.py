@@ -142,8 +142,9 @@ class Tail:
 
 
 def _waiting_for(status: Status) -> str:
-    what = "waiting for a worker (`tailrace worker` starts one)" if status is Status.QUEUED else "waiting for text"
-    return f"{status.value}: {what}"
+    if status is Status.QUEUED:
+        return f"{status.value}: waiting for a worker (`tailrace worker` starts one; is one there? `tailrace doctor`)"
+    return f"{status.value}: waiting for text"
 
 
 def _nothing() -> None:
