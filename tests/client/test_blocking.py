@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -108,3 +108,23 @@ except KeyboardInterrupt:
         process.send_signal(signal.SIGINT)
         assert "interrupted" in process.stdout.read()
         assert process.wait(10) == 0
+
+
+def test_an_interrupt_between_two_steps_of_a_lock_is_still_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Tailrace(settings=settings) as tailrace:
+        job = tailrace.job("nobody")
+
+        def wait(*_: object) -> None:
+            try:
+                raise KeyboardInterrupt
+            finally:
+                raise RuntimeError("cannot release un-acquired lock")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Future, "result", wait)
+            with pytest.raises(KeyboardInterrupt):
+                job.status()
+        with pytest.raises(JobNotFound):
+            job.status()

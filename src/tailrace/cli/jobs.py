@@ -253,10 +253,11 @@ async def _look(settings: Settings, job_id: str) -> Overview:
 
 def _details(overview: Overview) -> list[str]:
     job, end = overview.job, overview.end or {}
-    lines: list[str] = []
-    for name in ("model", "task", "queue", "tags"):
-        if value := job.get(name):
-            lines.append(f"{name:<10} {', '.join(map(str, value)) if isinstance(value, list) else value}")
+    lines = [
+        f"{name:<10} {', '.join(map(str, value)) if isinstance(value, list) else value}"
+        for name in ("model", "task", "queue", "tags")
+        if (value := job.get(name))
+    ]
     for name, ms in (("submitted", job.get("ts")), ("deadline", job.get("deadline")), ("ended", end.get("ts"))):
         # Once it has ended, when it would have expired is of no interest.
         if isinstance(ms, int) and ms and not (name == "deadline" and end):

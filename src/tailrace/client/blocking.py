@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, Literal, Self, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -284,12 +284,13 @@ class Tailrace:
 
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
         """Run a coroutine function on the client's loop. An interrupt (Ctrl-C) cancels it."""
-        future = self.start(function, *args)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+        with _interruptible():
+            future = self.start(function, *args)
+            try:
+                return future.result()
+            except BaseException:
+                future.cancel()
+                raise
 
     def start(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> Future[T]:
         """As `call`, without waiting. To wait for it on another event loop: `asyncio.wrap_future`."""
@@ -316,6 +317,18 @@ class Tailrace:
         if self._portal is None:
             raise TailraceError("this client is not open: use it in `with Tailrace() as tailrace:`")
         return self._portal
+
+
+@contextmanager
+def _interruptible() -> Generator[None]:
+    """A Ctrl-C that hits the standard library between two of its locks' steps leaves it as an error of the lock: here it
+    becomes the interrupt again. Source: github.com/python/cpython/issues/118433."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
 
 
 async def _close(batches: AsyncGenerator[Any]) -> None:

@@ -101,12 +101,13 @@ def not_carried_out(error: BaseException) -> bool:
     """Whether it is certain that nothing came of a command, and that another server may take it: this one could not be
     reached, or its cluster says that it does not serve the slot. `error`: of redis-py, or in our words."""
     said = error.__cause__ if isinstance(error, TailraceError) else error
-    return isinstance(said, Unsent | ClusterDownError | TryAgainError)
+    return isinstance(said, Unsent | ClusterDownError | TryAgainError | AskError)
 
 
 def between_nodes(error: BaseException) -> bool:
-    """Whether the slot of a command's keys is on its way from one node to another. `error`: as above."""
-    return isinstance(error.__cause__ if isinstance(error, TailraceError) else error, TryAgainError)
+    """Whether the slot of a command's keys is on its way from one node to another: it has some of them, or the two send
+    askers to one another. `error`: as above."""
+    return isinstance(error.__cause__ if isinstance(error, TailraceError) else error, TryAgainError | AskError)
 
 
 def translated() -> AbstractContextManager[None]:
