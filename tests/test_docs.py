@@ -46,7 +46,7 @@ def write_modules(folder: Path) -> str:
     files = {block.file: block.code for block in blocks if block.file}
     for name, code in files.items():
         (folder / name).write_text(code, encoding="utf-8")
-    modules = [name.removesuffix(".py") for name, code in files.items() if ".task" in code]
+    modules = [name.removesuffix(".py") for name, code in files.items() if ".task" in code or ".add_runnable(" in code]
     all_tasks = f"""
 from tailrace import App
 import {", ".join(modules)}

@@ -31,7 +31,7 @@ port = 8722
 cors_origins = ["https://app.example.com"]
 
 [gateway.tenants.acme]                     # `tailrace keys new acme` makes a key and prints its hash
-key_hashes = ["sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"]
+key_hashes = ["sha256:212e032aa81d0a111c24952628089f83be4fc2ed12309b6db4c78187407ff14b"]
 requests_per_minute = 600
 ```
 """

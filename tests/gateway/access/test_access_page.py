@@ -13,7 +13,7 @@ from gateways import served
 from redis.asyncio import Redis
 
 from engine import Engine, engine, wait_until
-from tailrace import AsyncTailrace, Settings
+from tailrace import AsyncTailrace, InvalidRequest, Settings
 from tailrace.gateway.access import hash_key, new_key
 from tailrace.gateway.access.keys import Tenants
 from tailrace.joblog.embedded import EmbeddedServer
@@ -23,21 +23,48 @@ from tailrace.schemas.sections import TenantSettings
 PAGE = Path(__file__).parents[3] / "docs" / "gateway-access.md"
 
 
-def test_the_configuration_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name in ("OPERATIONS_KEY", "TAILRACE_TOKEN_SECRET"):
+        monkeypatch.delenv(name, raising=False)
     toml = re.search(r"^```toml\n(.*?)^```\n", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     assert toml is not None
     file = tmp_path / "tailrace.toml"
     file.write_text(toml[1])
+    return Settings.load(config=file)
+
+
+def test_the_configuration_is_one(configured: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     key = new_key()
     monkeypatch.setenv("OPERATIONS_KEY", key)
-    tenants = Tenants(Settings.load(config=file))
+    tenants = Tenants(configured)
     tenants.load()
-    operations, acme = tenants.with_key(key), tenants.with_key("foo")
+    operations = tenants.with_key(key)
     assert operations is not None
     assert operations.principal.sees_all
-    assert acme is not None
-    assert acme.settings.concurrent_jobs == 50
-    assert not acme.principal.sees_all
+    acme = configured.gateway.tenants["acme"]
+    assert acme.concurrent_jobs == 50
+    assert not acme.sees_all
+
+
+async def test_started_as_the_page_says_it_answers_who_has_a_key(
+    configured: Settings, redis: Redis, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = configured.gateway
+    asked: dict[str, Any] = {"tenants": named.tenants, "token_secret_env": named.token_secret_env}
+    async with engine(redis, namespace, with_worker=False) as running:
+        with pytest.raises(InvalidRequest, match="TAILRACE_TOKEN_SECRET"):
+            await served(running, **asked).__aenter__()
+        key = new_key()
+        monkeypatch.setenv("TAILRACE_TOKEN_SECRET", new_key())
+        with pytest.raises(InvalidRequest, match="OPERATIONS_KEY"):
+            await served(running, **asked).__aenter__()
+        monkeypatch.setenv("OPERATIONS_KEY", key)
+        async with served(running, **asked) as gateway:
+            said = {path: (await gateway.http.get(path)).status_code for path in ("/v1/jobs", "/", "/openapi.json")}
+            assert said == {"/v1/jobs": 401, "/": 200, "/openapi.json": 200}
+            listed = await gateway.http.get("/v1/jobs", headers={"Authorization": f"Bearer {key}"})
+            assert listed.status_code == 200
 
 
 @dataclass
