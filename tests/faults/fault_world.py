@@ -206,7 +206,18 @@ class World:
 
     async def submit(self, *, prompt: str = "x", rehearsal: Mapping[str, Any] | None = None, **given: Any) -> AsyncJob:
         """A job; `tokens`, `pace`, `fault` ... are the rehearsal's, the rest is `submit`'s."""
-        ours = {"job_id", "deadline", "retention", "delay", "on_restart", "max_attempts", "model", "api", "metadata"}
+        ours = {
+            "job_id",
+            "queue",
+            "deadline",
+            "retention",
+            "delay",
+            "on_restart",
+            "max_attempts",
+            "model",
+            "api",
+            "metadata",
+        }
         script = {**(rehearsal or {}), **{name: value for name, value in given.items() if name not in ours}}
         arguments = {name: value for name, value in given.items() if name in ours}
         return await self.tailrace.submit(prompt, params={"rehearsal": script}, **arguments)

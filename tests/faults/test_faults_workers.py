@@ -30,6 +30,31 @@ async def test_a_killed_workers_job_goes_on_without_a_word_lost_or_doubled(chanc
         assert w.calls == len(witness.attempts) == 2
 
 
+@fast
+async def test_a_killed_workers_job_goes_on_in_its_queue_and_nowhere_else(chance: random.Random) -> None:
+    async with world() as w:
+        first = await w.start_worker(queues=["gpu"])
+        other = await w.start_worker()
+        job = await w.submit(tokens=80, pace=0.01, queue="gpu")
+        async with w.watching(job) as witness:
+            await witness.until_chunks(chance.randrange(1, 20))
+            first.kill()
+            keys = w.tailrace.settings.keys
+
+            async def lease_is_over() -> bool:
+                seconds, _ = await w.redis.time()
+                score = await w.redis.zscore(keys.queue_of("gpu"), keys.queued(job.id))
+                return score is not None and score < seconds * 1000
+
+            await wait_until("anybody of its queue could take it", lease_is_over)
+            # The other worker takes what is its own, has places free, and leaves it alone.
+            assert await (await w.submit(tokens=1)).text() == w.text(1)
+            heir = await w.start_worker(queues=["default", "gpu"])
+        await witness.check(w.text(80))
+        assert w.owner(witness) is heir is not other
+        assert w.calls == len(witness.attempts) + 1 == 3
+
+
 async def test_a_job_survives_two_kills_and_stays_within_its_attempts(chance: random.Random) -> None:
     async with world() as w:
         for _ in range(3):
