@@ -223,4 +223,4 @@ class SentinelPool(SentinelConnectionPool):
             if name.startswith("ssl_") or name in {"db", "username", "password", "protocol", "socket_connect_timeout"}
         }
         pool = cast("Any", redis.sentinel.SentinelConnectionPool)(primary.name, manager, ssl=primary.tls, **kwargs)
-        return redis.Redis(connection_pool=pool)
+        return redis.Redis.from_pool(pool)

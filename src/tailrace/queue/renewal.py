@@ -53,7 +53,7 @@ def blocking_twin(client: redis.asyncio.Redis) -> redis.Redis:
     kwargs: dict[str, Any] = {
         name: value for name, value in pool.connection_kwargs.items() if name in _SHARED or name.startswith("ssl_")
     }
-    return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=kind, **kwargs))
+    return redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, **kwargs))
 
 
 class _Lease(NamedTuple):
