@@ -73,6 +73,13 @@ def test_a_fleet_in_order_is_told_with_its_numbers_and_nothing_to_do(worked: Cli
     assert "1 worker with" in found["open"]["what"]
 
 
+def test_a_key_that_is_missing_here_is_no_error_where_workers_are(worked: Cli, cli: Cli) -> None:
+    for client, code, level in ((worked, ExitCode.OK, "warning"), (cli, ExitCode.BROKER, "error")):
+        ran = client("doctor", "--json")
+        (found,) = [each for each in ran.objects if each["about"] == "upstream"]
+        assert (ran.code, found["level"], found["code"]) == (code, level, "no_api_key")
+
+
 def test_a_queue_that_no_worker_serves_is_named_with_what_to_start(cli: Cli, start: Start) -> None:
     def worker(*queues: str) -> None:
         named = [word for queue in queues for word in ("--queue", queue)]

@@ -96,11 +96,14 @@ def _show(output: Output, about: str, finding: Finding) -> None:
 async def _findings(settings: Settings, *, upstreams: bool) -> AsyncGenerator[tuple[str, Finding]]:
     for finding in installation(settings):
         yield "here", finding
+    worked = False
     for about, finding in await _server(settings):
+        if (about, finding.code) == ("jobs", "open"):
+            worked = bool(getattr(finding, "fields", {}).get("workers"))
         yield about, finding
     if upstreams:
         for finding in await _upstreams(settings):
-            yield "upstream", finding
+            yield "upstream", _of_here(finding) if worked else finding
 
 
 async def _server(settings: Settings) -> list[tuple[str, Finding]]:
@@ -206,6 +209,14 @@ async def _upstreams(settings: Settings) -> list[Finding]:
     names = sorted(settings.upstreams) or ["default"]
     async with Upstreams(settings) as upstreams:
         return list(await asyncio.gather(*(_upstream(upstreams, name, settings) for name in names)))
+
+
+def _of_here(finding: Finding) -> Finding:
+    """A key that is missing here may be there where the workers are, and those of a rehearsal need none."""
+    if finding.code != "no_api_key":
+        return finding
+    what = f"{finding.what.partition(': ')[0]}, which is not set here; workers are there, and may have it or need none"
+    return Finding("warning", finding.code, what, finding.cure)
 
 
 async def _upstream(upstreams: "Upstreams", name: str, settings: Settings) -> Finding:
