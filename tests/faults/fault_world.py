@@ -204,8 +204,15 @@ class World:
         self._processes.append(process)
         return process
 
-    async def submit(self, *, prompt: str = "x", rehearsal: Mapping[str, Any] | None = None, **given: Any) -> AsyncJob:
-        """A job; `tokens`, `pace`, `fault` ... are the rehearsal's, the rest is `submit`'s."""
+    async def submit(
+        self,
+        *,
+        prompt: str = "x",
+        rehearsal: Mapping[str, Any] | None = None,
+        client: AsyncTailrace | None = None,
+        **given: Any,
+    ) -> AsyncJob:
+        """A job; `tokens`, `pace`, `fault` ... are the rehearsal's, the rest is `submit`'s. `client`: not the world's."""
         ours = {
             "job_id",
             "queue",
@@ -220,7 +227,7 @@ class World:
         }
         script = {**(rehearsal or {}), **{name: value for name, value in given.items() if name not in ours}}
         arguments = {name: value for name, value in given.items() if name in ours}
-        return await self.tailrace.submit(prompt, params={"rehearsal": script}, **arguments)
+        return await (client or self.tailrace).submit(prompt, params={"rehearsal": script}, **arguments)
 
     def watching(self, job: AsyncJob) -> AbstractAsyncContextManager[Witness]:
         return watching(self.tailrace, job)

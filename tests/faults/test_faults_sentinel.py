@@ -161,7 +161,7 @@ async def test_a_primary_is_found_although_a_sentinel_is_gone(chance: random.Ran
             await old.kill()
             await w.sentinels.wait_for_failover(old)
             async with w.client() as newcomer:
-                assert await (await newcomer.submit("x", params={"rehearsal": {"tokens": 3}})).text() == w.text(3)
+                assert await (await submitted(w, "newcomer", client=newcomer, tokens=3)).text() == w.text(3)
         for witness in witnesses:
             await witness.check(w.text(240), rewinds=True, silence_s=AGAIN_S)
 
