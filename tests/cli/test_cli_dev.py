@@ -127,11 +127,13 @@ def test_a_server_without_a_key_is_asked_for_a_model_for_the_curl_line(cli: Cli,
 
 def test_with_keys_configured_the_lines_ask_for_one(cli: Cli, start: Start, tmp_path: Path) -> None:
     file = tmp_path / "tailrace.toml"
-    file.write_text('[gateway.tenants.acme]\nkey_env = "ACME_KEY"\n')
+    file.write_text('[gateway]\nhost = "0.0.0.0"\n[gateway.tenants.acme]\nkey_env = "ACME_KEY"\n')
+    # On all addresses, which no client can connect to by that name.
     where = ("--config", str(file), "--port", "0", "--namespace", cli.namespace)
     started = start("dev", "--rehearsal", *where, ACME_KEY=SECRET)
     started.wait_for("\n", times=3)
     assert "OPENAI_API_KEY=YOUR_KEY" in started.out
+    assert re.search(r"OPENAI_BASE_URL=http://127\.0\.0\.1:\d+/v1", started.out)
     assert '-H "Authorization: Bearer $OPENAI_API_KEY"' in started.out
     started.signal(signal.SIGTERM)
     assert SECRET not in started.ended().out

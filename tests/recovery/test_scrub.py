@@ -9,13 +9,15 @@ from redis.asyncio import ConnectionPool, Redis
 
 from engine import wait_until
 from job_logs import Job, archived, attached, request, sealed
+from tailrace.cli.doctor_jobs import jobs_findings
 from tailrace.joblog import Broker
 from tailrace.joblog.embedded import EmbeddedServer
 from tailrace.joblog.rights import rule
 from tailrace.producer import Producer
 from tailrace.schemas import BrokerUnavailable, Keys, Status
 from tailrace.worker import scrub as module
-from tailrace.worker.scrub import Scrub
+from tailrace.worker.registry import WorkerCard, announce
+from tailrace.worker.scrub import Scrub, walks
 from tailrace.worker.settle import settle
 from tailrace.worker.sweep import Swept, sweep
 
@@ -313,3 +315,32 @@ async def test_the_scrub_goes_on_after_an_outage(two: Two, monkeypatch: pytest.M
 
 async def _is(two: Two, walks: int) -> bool:
     return await two.walks() == walks
+
+
+async def test_an_operator_sees_how_far_the_walks_have_come(two: Two, real_redis: Redis) -> None:
+    async def seen() -> tuple[int, bool] | None:
+        found = await walks(two.broker, two.keys)
+        return found and (found.done, found.walking)
+
+    async def said() -> list[tuple[str, str]]:
+        return [(f.level, f.what) for f in await jobs_findings(two.broker, two.keys) if f.code == "scrub"]
+
+    assert (await seen(), await said()) == (None, []), "both were done"
+    await two.changed()
+    await two.submitted("job")
+    scrub = Scrub(two.broker, two.keys, lease_s=0)
+    assert await scrub.round()
+    assert await seen() == (0, True)
+    ((level, what),) = await said()
+    assert (level, "nobody looks" in what) == ("warning", True), "its walker is not among the workers"
+    await announce(two.broker, two.keys, WorkerCard("w", host="h", pid=7, jobs=1, max_jobs=9), counts_s=60)
+    ((level, what),) = await said()
+    assert (level, "a worker looks through" in what) == ("ok", True)
+    await two.scrubbed(scrub)
+    assert await seen() == (1, False)
+    ((level, what),) = await said()
+    assert (level, "once more" in what) == ("ok", True)
+    await two.later()
+    await two.scrubbed(scrub)
+    assert await seen() is None
+    assert await walks(Broker(real_redis), two.keys) is None, "one server loses all that it has"

@@ -45,7 +45,9 @@ def ended(error: JobEnded) -> JobEnded:
 # Each with a word of what its message tells the caller to do, or what became of the job.
 EXAMPLES: list[tuple[TailraceError, str]] = [
     (InvalidRequest("the prompt is empty: write something"), "write something"),
-    (JobNotFound("j"), "the id is wrong"),
+    (JobNotFound("j"), "the id is wrong, or the job was deleted, or its retention is over$"),
+    (JobNotFound("chatcmpl-j"), "its job is 'j'$"),
+    (JobNotFound("cmpl-j"), "its job is 'j'$"),
     (JobConflict("j"), "choose another id"),
     (ended(JobFailed("j", DETAIL)), "the stream broke"),
     (JobCancelled("j"), "can still be read"),

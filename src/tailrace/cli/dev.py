@@ -33,6 +33,8 @@ _OPENAI_MODEL: Final = "gpt-4o-mini"
 _ASK_S: Final = 3.0
 #: Slow enough to be watched.
 _REHEARSAL_MODEL: Final = "rehearsal:pace=0.03"
+#: Where a client of this machine finds what listens on all its addresses.
+_HERE: Final = {"//0.0.0.0:": "//127.0.0.1:", "//[::]:": "//[::1]:"}
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 #: A server notices a moment later that its clients have left.
 _LEAVE_S: Final = 1.0
@@ -231,6 +233,8 @@ async def run_together(settings: Settings, app: App | None, ready: Callable[[str
 
 
 def _show(output: Output, settings: Settings, url: str, model: str) -> None:
+    for listening, here in _HERE.items():
+        url = url.replace(listening, here)
     with_keys = bool(settings.gateway.tenants)
     body = json.dumps({"model": model, "input": _PROMPT, "stream": True, "background": True})
     key = ' -H "Authorization: Bearer $OPENAI_API_KEY"' if with_keys else ""

@@ -10,6 +10,7 @@ from tailrace.queue import known_queues
 from tailrace.schemas import DEFAULT_QUEUE, WIRE_VERSION, BrokerUnsuitable, Keys
 from tailrace.worker.checkup import Finding as Found
 from tailrace.worker.registry import WorkerCard
+from tailrace.worker.scrub import walks
 from tailrace.worker.sweep import NEXT_CHECK_MS, SweepReport, sweep_report
 
 _START: Final = "start `tailrace worker` on this server and namespace"
@@ -59,7 +60,12 @@ async def jobs_findings(broker: Broker, keys: Keys) -> list[Finding]:
     """What is not in order with jobs and workers. Raises: BrokerUnavailable."""
     try:
         report = await sweep_report(broker, keys)
-        return [*told(report), *versions(report.workers), *await _waiting(broker, keys, report)]
+        return [
+            *told(report),
+            *versions(report.workers),
+            *await _waiting(broker, keys, report),
+            *await _scrub(broker, keys, report),
+        ]
     except BrokerUnsuitable as error:  # a user that may not look: it need not
         what = f"jobs and workers are not looked at: {str(error).removesuffix(f': {error.cure}')}"
         return [Finding("ok", "not-looked-at", what)]
@@ -98,6 +104,24 @@ def _waits(queue: str, waited_s: float, alive: Sequence[WorkerCard]) -> Iterator
             cure = f"its workers have room for {room} more: look into their logs, and whether they reach the server"
             cure += " (a paused process?)"
         yield JobsFinding("warning", "queue-age", what, cure, fields)
+
+
+async def _scrub(broker: Broker, keys: Keys, report: SweepReport) -> list[Finding]:
+    """Whether jobs may be missing from the queue because its server has lost data."""
+    try:
+        found = await walks(broker, keys)
+    except BrokerUnsuitable:  # a user that is no worker's
+        return []
+    if found is None:
+        return []
+    ago_s = max(0, report.now_ms - found.since_ms) / 1000
+    fields = {"walks": found.done, "walking": found.walking, "since_s": round(ago_s)}
+    what = f"the queue's server is new, or has been another for {ago_s:.0f} s"
+    if any(card.alive for card in report.workers):
+        doing = "a worker looks through all logs" if found.walking else "workers will look through the logs once more"
+        return [JobsFinding("ok", "scrub", f"{what}: {doing} for jobs that it does not know", fields=fields)]
+    what += ", and nobody looks for jobs that it does not know"
+    return [JobsFinding("warning", "scrub", what, f"{_START}: it looks through the logs", fields)]
 
 
 def versions(workers: Sequence[WorkerCard]) -> Iterator[Finding]:

@@ -16,7 +16,8 @@ class ChatTailrace(RunsAsJobs, ChatOpenAI):  # type: ignore[override, unused-ign
     """`ChatOpenAI` whose calls run as jobs. Takes all of its arguments, and these; needs no key.
 
     The id of a call's job is `response_metadata["job_id"]` of its message (in a stream: of its first chunk). To choose
-    it: `model.invoke(..., job_id="...")`. Follow it again from any process: `resume(job_id)`.
+    it: `model.invoke(..., job_id="...")`, in a chain `model.bind(job_id="...")`. Follow it again from any process:
+    `resume(job_id)`.
     """
 
     stream_usage: bool | None = True

@@ -17,7 +17,8 @@ class TailraceLLM(RunsAsJobs, OpenAI):
     """LangChain's `OpenAI` whose calls run as jobs. Takes all of its arguments, and these; needs no key.
 
     The id of a prompt's job is `generation_info["job_id"]` of its generation (in a stream: of its first chunk). To choose
-    it: `model.invoke(..., job_id="...")`. Follow it again from any process: `resume(job_id)`.
+    it: `model.invoke(..., job_id="...")`, in a chain `model.bind(job_id="...")`. Follow it again from any process:
+    `resume(job_id)`.
     """
 
     @property

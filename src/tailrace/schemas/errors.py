@@ -56,8 +56,12 @@ class JobNotFound(JobError, LookupError):
     """No such job: it never was, was deleted, or its retention is over. They look alike on purpose."""
 
     def __init__(self, job_id: str) -> None:
+        _, of_an_answer, job = job_id.rpartition(
+            "cmpl-"
+        )  # that of a completion, or of a chat's: those ids are made of it
+        other = f"; if this is the id of an OpenAI answer, its job is {job!r}" if of_an_answer and job else ""
         super().__init__(
-            job_id, f"no job {job_id!r}: the id is wrong, or the job was deleted, or its retention is over"
+            job_id, f"no job {job_id!r}: the id is wrong, or the job was deleted, or its retention is over{other}"
         )
 
 

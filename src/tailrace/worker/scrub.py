@@ -38,6 +38,8 @@ _PAUSE_S: Final = 0.02
 _SERVERS: Final = 4
 #: Jobs that are looked at in one round trip.
 _AT_ONCE: Final = 100
+#: After each change; the second one looks for what a primary took after it had been replaced.
+_WALKS: Final = 2
 #: A walker that has not asked for so long is taken for dead.
 _WALKER_MS: Final = 30_000
 #: A primary that hung may take writes for some time after it was replaced.
@@ -66,6 +68,28 @@ class Order(NamedTuple):
     """The first after a change, or the second."""
     from_ms: int
     """Jobs that were submitted after that may have been handed off, and nobody was told."""
+
+
+class Walks(NamedTuple):
+    """How far the workers are with looking through the logs after the queue's server was another."""
+
+    since_ms: int
+    """When they first met its history."""
+    done: int
+    """Of two."""
+    walking: bool
+    """Whether one is at it now; between the two nobody is."""
+
+
+async def walks(broker: Broker, keys: Keys) -> Walks | None:
+    """None where nothing is to be looked through: logs and queue share a server, no worker was there yet, or both walks are
+    done. Raises: BrokerUnavailable, BrokerUnsuitable."""
+    if not broker.apart:
+        return None
+    since, done, until = await broker.queue.call("HMGET", keys.scrub, "since", "walks", "until")
+    if since is None or int(done or 0) >= _WALKS:
+        return None
+    return Walks(int(since), int(done or 0), await broker.queue.now_ms() < int(until or 0))
 
 
 @dataclass(slots=True)
