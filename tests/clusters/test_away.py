@@ -5,18 +5,20 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
+import openai
 import pytest
 import pytest_asyncio
 
 from cluster_servers import Cluster, cluster, slot_of
 from engine import wait_until
 from redis_nodes import Node
-from tailrace import AsyncTailrace, BrokerUnavailable, JobCancelled, Settings
+from tailrace import AsyncTailrace, BrokerUnavailable, JobCancelled, Settings, Status
 from tailrace.cli.fleet import look_around
 from tailrace.consumer.listing import Listing
 from tailrace.gateway import create_app
 from tailrace.joblog import APPEND
 from tailrace.joblog.embedded import EmbeddedServer
+from tailrace.openai import AsyncOpenAI
 from tailrace.producer import placing
 from tailrace.producer.purging import Purger
 from tailrace.worker.sweep import reopen_handed_off, sweep
@@ -162,7 +164,7 @@ async def test_a_job_without_a_name_goes_where_it_is_taken(
 ) -> None:
     home, other, _ = await three.primaries()
     dead = await ids(three, home, f"{namespace}-d", 3)
-    alive = await ids(three, other, f"{namespace}-e", 2)
+    alive = await ids(three, other, f"{namespace}-e", 3)
     await home.kill()
     left = draws(dead[0], *alive)
     job = await tailrace.submit("x", model="rehearsal")
@@ -175,6 +177,12 @@ async def test_a_job_without_a_name_goes_where_it_is_taken(
     assert left == []
     with pytest.raises(BrokerUnavailable):
         await tailrace.submit("x", model="rehearsal", job_id=dead[0])
+    left = draws(*dead[1:], alive[2])
+    async with AsyncOpenAI(tailrace=tailrace, timeout=1.0, max_retries=0) as client:
+        with pytest.raises(openai.APITimeoutError):  # no worker is there
+            await client.chat.completions.create(model="rehearsal", messages=[{"role": "user", "content": "x"}])
+    assert left == []
+    assert await tailrace.job(alive[2]).status() is Status.QUEUED
 
 
 async def test_a_job_that_may_have_been_stored_is_not_stored_under_another_id(

@@ -15,7 +15,6 @@ from tailrace.client.reading import ill_end
 from tailrace.joblog import Batch
 from tailrace.openai.calls import JOB_ID_HEADER, Call
 from tailrace.openai.refusals import Refusal, refusal
-from tailrace.producer import new_job_id
 from tailrace.schemas import (
     END,
     BrokerUnavailable,
@@ -58,9 +57,9 @@ class Unanswered:
     def __init__(self) -> None:
         self._jobs: OrderedDict[bytes, str] = OrderedDict()
 
-    def job_of(self, call: Call) -> str:
+    def job_of(self, call: Call) -> str | None:
         known = self._jobs.pop(call.fingerprint, None) if call.again else None
-        return call.job_id or known or new_job_id()
+        return call.job_id or known
 
     def remember(self, call: Call, job_id: str) -> None:
         self._jobs[call.fingerprint] = job_id
@@ -73,7 +72,7 @@ async def answer(tailrace: AsyncTailrace, call: Call, unanswered: Unanswered, pa
 
     Raises: httpx2.ConnectError, httpx2.ReadTimeout if nothing came for `patience_s`; the jobs go on.
     """
-    job_id = call.resume or unanswered.job_of(call)
+    job_id = call.resume or unanswered.job_of(call) or tailrace.producer.new_id()
     job_ids = [job_id] if len(call.requests) < 2 else [f"{job_id}-{at}" for at in range(len(call.requests))]
     try:
         if call.resume is None:
