@@ -3,10 +3,12 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
+from redis.exceptions import RedisError
 from redis.sentinel import MasterNotFoundError
 
 from engine import wait_until
@@ -112,6 +114,54 @@ async def test_who_learns_of_another_primary_closes_what_is_in_use_at_the_old_on
         await fresh.disconnect(nowait=True)
         await pubsub.close()
     finally:
+        await redis.aclose()
+
+
+async def test_what_renews_leases_leaves_a_replaced_primary_with_who_claims(three: Sentinels) -> None:
+    redis = connect(three.url)
+    claiming, pool = Broker(redis), redis.connection_pool
+    assert isinstance(pool, SentinelPool)
+    renewing: Any = pool.blocking()
+
+    def asked() -> int:
+        return int(renewing.info("server")["tcp_port"])
+
+    try:
+        await claiming.call("PING")
+        old = await three.primary()
+        assert await asyncio.to_thread(asked) == old.port
+        # One sentinel after the other learns of it: the one that is asked first may be the last one.
+        for watcher in renewing.connection_pool.sentinel_manager.sentinels:
+            watcher.sentinel_masters = dict
+        new = await three.fail_over()
+        assert await asyncio.to_thread(asked) == old.port, "nobody has told it"
+        fresh = await claiming.own_connection()
+        assert fresh.port == new.port
+        assert await asyncio.to_thread(asked) == new.port
+        assert (await old.redis.role())[0] == "master", "the old primary has not said so itself"
+        await fresh.disconnect(nowait=True)
+    finally:
+        renewing.close()
+        await redis.aclose()
+
+
+async def test_what_renews_leases_asks_the_sentinels_while_the_event_loop_is_held_up(three: Sentinels) -> None:
+    redis = connect(three.url)
+    pool = redis.connection_pool
+    assert isinstance(pool, SentinelPool)
+    renewing: Any = pool.blocking()
+    try:
+        await Broker(redis).call("PING")
+        old = await three.primary()
+        assert await asyncio.to_thread(renewing.ping)
+        await old.kill()
+        new = await three.wait_for_failover(old)
+        assert cast("Any", pool).master_address == ("127.0.0.1", old.port), "nobody has used the loop's own"
+        with suppress(RedisError):
+            await asyncio.to_thread(renewing.ping)  # the connection that is lost
+        assert (await asyncio.to_thread(renewing.info, "server"))["tcp_port"] == new.port
+    finally:
+        renewing.close()
         await redis.aclose()
 
 

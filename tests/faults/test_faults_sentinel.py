@@ -125,6 +125,20 @@ async def test_jobs_submitted_to_a_queue_whose_old_primary_is_still_there_are_ru
         assert w.calls == 6
 
 
+async def test_jobs_that_run_while_the_queues_primary_is_replaced_are_not_interrupted(chance: random.Random) -> None:
+    """Their leases, longer than the change takes (1.2 s), are renewed where the next claim would look, also while the old
+    primary still answers."""
+    async with sentinel_world(logs=False, queue=True) as w:
+        await w.start_worker(lease_s=3.0)
+        jobs = await started(w, 8, max_attempts=1)
+        async with w.watching_all(jobs) as witnesses:
+            await seen(witnesses, chance.randrange(1, 40))
+            await w.sentinels.fail_over()
+        for witness in witnesses:
+            await witness.check(w.text(240), silence_s=1.0)
+        assert w.calls == 8
+
+
 async def test_cancels_in_a_failover_are_carried_out_or_refused_by_name(chance: random.Random) -> None:
     async with sentinel_world(logs=True, queue=True) as w:
         await w.start_worker()

@@ -214,7 +214,8 @@ class SentinelPool(SentinelConnectionPool):
                 pass
 
     def blocking(self) -> redis.Redis:
-        """A blocking client of the same primary, with connections of its own. Close it."""
+        """A blocking client of the same primary, with connections of its own, which goes where this pool goes. For one
+        thread, whichever. Close it."""
         primary = self._primary
         manager = cast("Any", redis.sentinel.Sentinel)(list(primary.sentinels), sentinel_kwargs=primary.for_sentinels)
         kwargs: dict[str, Any] = {
@@ -222,5 +223,43 @@ class SentinelPool(SentinelConnectionPool):
             for name, value in cast("dict[str, Any]", cast("Any", self).connection_kwargs).items()
             if name.startswith("ssl_") or name in {"db", "username", "password", "protocol", "socket_connect_timeout"}
         }
-        pool = cast("Any", redis.sentinel.SentinelConnectionPool)(primary.name, manager, ssl=primary.tls, **kwargs)
+        pool = cast("Any", _FollowingPool)(primary.name, manager, ssl=primary.tls, leader=self, **kwargs)
         return redis.Redis.from_pool(pool)
+
+
+class _FollowingPool(redis.sentinel.SentinelConnectionPool):
+    """Leaves a primary when the leader does: one that was replaced does not say so for seconds, and what is asked of it then
+    is answered out of a history that nobody shares."""
+
+    def __init__(self, name: str, manager: Any, *, leader: SentinelPool, **options: Any) -> None:
+        cast("Any", super()).__init__(name, manager, **options)
+        self._leader = leader
+        self._followed: tuple[str, int] | None = None
+        self.proxy = _FollowingProxy(self, name, manager, leader)
+        cast("Any", self).connection_kwargs["connection_pool"] = self.proxy
+
+    def get_connection(self, *args: Any, **options: Any) -> Any:
+        address = cast("Any", self._leader).master_address
+        if address != self._followed:
+            self._followed = address
+            self.disconnect()
+        return cast("Any", super()).get_connection(*args, **options)
+
+
+class _FollowingProxy(redis.sentinel.SentinelConnectionPoolProxy):
+    """What the pool's connections ask for the primary's address."""
+
+    def __init__(self, pool: _FollowingPool, name: str, manager: Any, leader: SentinelPool) -> None:
+        cast("Any", super()).__init__(
+            pool, is_master=True, check_connection=False, service_name=name, sentinel_manager=manager
+        )
+        self._leader = leader
+        self._tried: tuple[str, int] | None = None
+
+    def get_master_address(self) -> tuple[str, int]:
+        """The leader's, once: if that was left, or does not answer, the leader may be held up, and the Sentinels are asked."""
+        address: tuple[str, int] | None = cast("Any", self._leader).master_address
+        if address is None or address == self._tried:
+            return cast("tuple[str, int]", cast("Any", super()).get_master_address())
+        self._tried = self.master_address = address
+        return address
