@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from subprocess import PIPE, Popen
 
+import pytest
 from cli_runs import PATIENCE_S, Cli, Start, environment
 
 from tailrace.cli.exits import ExitCode
@@ -50,6 +51,23 @@ def test_a_reader_that_leaves_ends_the_tail_quietly(worked: Cli) -> None:
         process.stdout.close()
         assert process.wait(PATIENCE_S) == ExitCode.OUTPUT_CLOSED
         assert process.stderr.read() == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_output_that_cannot_be_written_is_one_line_and_an_exit_code(worked: Cli) -> None:
+    job_id = worked.finished("rehearsal:tokens=4")
+    where = ["--redis-url", worked.url, "--namespace", worked.namespace]
+    for arguments in (["tail", job_id], ["tail", job_id, "--json"], ["status", job_id]):
+        command = [sys.executable, "-m", "tailrace.cli", *arguments, *where]
+        with (
+            Path("/dev/full").open("wb") as full,
+            Popen(command, stdout=full, stderr=PIPE, env=environment({})) as process,
+        ):
+            assert process.stderr is not None
+            errors = process.stderr.read().decode().splitlines()
+            assert process.wait(PATIENCE_S) == ExitCode.FAILED
+        assert len(errors) == 1
+        assert "the output cannot be written: No space left on device" in errors[0]
 
 
 def test_a_terminated_worker_lets_its_job_end(cli: Cli, start: Start) -> None:

@@ -90,6 +90,34 @@ def test_a_client_that_is_not_open_says_so() -> None:
         tailrace.job("x").status()
 
 
+def test_a_forked_child_is_told_to_open_a_client_of_its_own(settings: Settings) -> None:
+    code = f"""
+import os, sys, warnings
+from tailrace import Settings, Tailrace, TailraceError
+
+warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.12 on: a fork beside threads
+settings = Settings.model_validate_json({settings.model_dump_json()!r})
+with Tailrace(settings=settings) as tailrace:
+    job = tailrace.submit("x", model="rehearsal:tokens=3")
+    chunks = job.stream()
+    next(chunks)
+    child = os.fork()
+    if child:
+        print(os.waitpid(child, 0)[1], flush=True)
+    try:
+        print(len(list(chunks)), flush=True)
+    except TailraceError as error:
+        print(error, flush=True)
+        chunks.close()
+    if not child:
+        with Tailrace(settings=settings) as own:
+            print(own.job(job.id).text(), flush=True)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
+    told = "this client was opened before a fork, in the parent process: open one in each process"
+    assert (ran.stdout.splitlines(), ran.stderr) == ([told, " token0 token1 token2", "0", "2"], "")
+
+
 def test_ctrl_c_ends_a_blocking_stream_at_once(settings: Settings) -> None:
     code = f"""
 from tailrace import Settings, Tailrace

@@ -1,5 +1,6 @@
 """Who may ask, what every answer has, what the server says of itself and what it does not."""
 
+import asyncio
 import logging
 from typing import Any
 
@@ -47,6 +48,46 @@ async def test_without_keys_only_this_machine_is_answered_by_its_own_names(real_
         # What a proxy on this machine says of somebody else.
         answer = await gateway.http.get("/v1/jobs", headers={"X-Forwarded-For": "203.0.113.9"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "loopback_only")
+
+
+async def test_a_request_that_names_no_host_is_no_browsers_and_answered(real_redis: Redis, namespace: str) -> None:
+    async with engine(real_redis, namespace, with_worker=False) as running, served(running) as gateway:
+        reader, writer = await asyncio.open_connection(*gateway.address)
+        writer.write(b"GET /v1/jobs HTTP/1.0\r\n\r\n")
+        async with asyncio.timeout(5):
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_stream_over_http_1_0_has_an_end_that_a_cut_has_not(real_redis: Redis, namespace: str) -> None:
+    async with engine(real_redis, namespace, with_worker=False) as running, served(running) as gateway:
+        job = await running.tailrace.submit("hello")
+        reader, writer = await asyncio.open_connection(*gateway.address)
+        writer.write(f"GET /v1/jobs/{job.id}/stream HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+        async with asyncio.timeout(5):
+            assert b"transfer-encoding: chunked" in await reader.readuntil(b"\r\n\r\n")
+            await job.cancel()
+            assert (await reader.read()).endswith(b"\n\n\r\n0\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_head_answers_with_the_head_of_get(real_redis: Redis, namespace: str) -> None:
+    async with engine(real_redis, namespace, with_worker=False) as running, served(running) as gateway:
+        job = await running.tailrace.submit("hello")
+        for path in ("/healthz", "/readyz", "/v1/models", f"/v1/jobs/{job.id}", "/"):
+            got, head = await gateway.http.get(path), await gateway.http.head(path)
+            assert (head.status_code, head.content) == (200, b"")
+            assert {**head.headers, "date": ""} == {**got.headers, "date": ""}
+        for path, status in (
+            (f"/v1/jobs/{job.id}/stream", 200),
+            ("/v1/jobs/other/stream", 404),
+            ("/v1/responses", 405),
+        ):
+            assert (await gateway.http.head(path)).status_code == status
+        assert not len(gateway.app.state.gateway.streams)
+        assert await job.status() == "queued"
 
 
 async def test_pages_of_other_sites_may_not_call_it_unless_configured(real_redis: Redis, namespace: str) -> None:

@@ -50,8 +50,14 @@ class Output:
 
     def text(self, text: str) -> None:
         """Text as it is, at once."""
-        sys.stdout.write(printable(text) if self.on_terminal else text)
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(printable(text) if self.on_terminal else text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _discard_the_rest()
+            raise OutputFailed(f"the output cannot be written: {error.strerror}") from error
 
     def line(self, text: str) -> None:
         self.text(f"{text}\n")
@@ -78,6 +84,15 @@ class Output:
         return Console(stderr=True, highlight=False)
 
 
+class OutputFailed(TailraceError):
+    """Where the output goes, nothing can be written: a disk that is full."""
+
+
+def _discard_the_rest() -> None:
+    """Or the interpreter complains when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def error_fields(error: TailraceError) -> dict[str, Any]:
     """An error as JSON."""
     fields: dict[str, Any] = {"type": type(error).__name__, "message": str(error), "exit_code": exit_code(error).value}
@@ -102,8 +117,7 @@ def reporting(output: Output, *, interrupted: Callable[[], str | None] = lambda:
         output.error(error)
         raise typer.Exit(exit_code(error)) from None
     except BrokenPipeError:
-        # Or the interpreter complains when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_the_rest()
         raise typer.Exit(ExitCode.OUTPUT_CLOSED) from None
     except KeyboardInterrupt:
         advice = interrupted()

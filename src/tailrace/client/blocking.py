@@ -1,12 +1,15 @@
 """tailrace for blocking code: the async client on an event loop in a thread of its own."""
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager
+from threading import Thread
 from typing import Any, Literal, Self, TypeVar
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+import anyio
+from anyio.from_thread import BlockingPortal
 
 from tailrace.client.asynchronous import AsyncJob, AsyncTailrace, OnRewind
 from tailrace.client.ended import Ended
@@ -122,7 +125,7 @@ class Job:
 class Tailrace:
     """Submit jobs and follow them. One object serves all threads, over a few connections.
 
-    `with Tailrace() as tailrace`: Redis from TAILRACE_REDIS_URL, else the embedded server.
+    `with Tailrace() as tailrace`: Redis from TAILRACE_REDIS_URL, else the embedded server. A forked child opens its own.
     """
 
     def __init__(
@@ -137,21 +140,25 @@ class Tailrace:
         self._client = AsyncTailrace(redis_url, namespace=namespace, settings=settings, queue_url=queue_url)
         self._stack: ExitStack | None = None
         self._portal: BlockingPortal | None = None
+        self._opened_by = 0
 
     def __enter__(self) -> Self:
         if self._stack is not None:
             raise TailraceError("this client is open already")
         with ExitStack() as stack:
-            portal = stack.enter_context(start_blocking_portal("asyncio", name="tailrace"))
+            portal = _start_portal(stack)
             stack.enter_context(portal.wrap_async_context_manager(self._client))
             self._portal = portal
+            self._opened_by = os.getpid()
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         stack, self._stack = self._stack, None
         self._portal = None
-        if stack is not None:
+        if stack is None:
+            return
+        if not self._is_copy:  # else its thread and its connections are the parent's
             stack.close()
 
     @property
@@ -162,7 +169,12 @@ class Tailrace:
     @property
     def is_open(self) -> bool:
         """Whether the block is being run: what lives on the client's loop lives as long."""
-        return self._portal is not None
+        return self._portal is not None and not self._is_copy
+
+    @property
+    def _is_copy(self) -> bool:
+        """Whether this process was forked off with the object. A fork leaves all threads behind, so every call would hang."""
+        return self._opened_by != os.getpid()
 
     @property
     def unblocked(self) -> AsyncTailrace:
@@ -310,13 +322,47 @@ class Tailrace:
             while (item := self.call(advance)) is not None:
                 yield item[0]
         finally:
-            if self._portal is not None:
+            if self.is_open:
                 self.call(_close, batches)
 
     def _open_portal(self) -> BlockingPortal:
         if self._portal is None:
             raise TailraceError("this client is not open: use it in `with Tailrace() as tailrace:`")
+        if self._is_copy:
+            raise TailraceError("this client was opened before a fork, in the parent process: open one in each process")
         return self._portal
+
+
+def _start_portal(stack: ExitStack) -> BlockingPortal:
+    """An event loop in a thread of its own, until the stack is closed.
+
+    anyio's start_blocking_portal is a generator. Collected in a forked child, that would wait for a thread that is not there.
+    """
+    started: Future[BlockingPortal] = Future()
+
+    async def until_stopped() -> None:
+        async with BlockingPortal() as portal:
+            started.set_result(portal)
+            await portal.sleep_until_stopped()
+
+    def run() -> None:
+        try:
+            anyio.run(until_stopped)
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+    thread = Thread(target=run, name="tailrace", daemon=True)
+    thread.start()
+    stack.callback(thread.join)
+    portal = started.result()
+
+    def stop(kind: type[BaseException] | None, *_: object) -> None:
+        portal.call(portal.stop, kind is not None)
+
+    stack.push(stop)
+    return portal
 
 
 @contextmanager

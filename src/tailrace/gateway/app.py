@@ -12,6 +12,7 @@ from tailrace.gateway.bodies import BodyLimit
 from tailrace.gateway.counting import Counting
 from tailrace.gateway.errors import install_errors
 from tailrace.gateway.gateway import Gateway
+from tailrace.gateway.heads import Heads
 from tailrace.gateway.observing import Observed
 from tailrace.gateway.routers import ROUTERS
 from tailrace.gateway.streams import Channels, Streams
@@ -57,6 +58,7 @@ def create_app(
     install_errors(app)
     for router in ROUTERS:
         app.include_router(router)
+    app.add_middleware(Heads)
     app.add_middleware(BodyLimit, limit=chosen.gateway.max_body_bytes)
     install_access(app, chosen, access)
     app.add_middleware(Counting, counts=counts)

@@ -28,11 +28,13 @@ class OpenAccess:
             raise ApiError(
                 403, f"no key is configured here, so only this machine may ask: {_CURE}", code="loopback_only"
             )
-        host = _hostname(f"//{connection.headers.get('host', '')}")
-        if host is None or not is_loopback(host):
+        called = connection.headers.get("host")
+        host = None if called is None else _hostname(f"//{called}")
+        # HTTP/1.0 knows requests without a name; no browser sends one.
+        if called is not None and (host is None or not is_loopback(host)):
             raise ApiError(
                 403,
-                f"no key is configured here, so it answers to 127.0.0.1 and localhost only, not to {host!r}: {_CURE}",
+                f"no key is configured here, so it answers to 127.0.0.1 and localhost only, not to {called!r}: {_CURE}",
                 code="loopback_only",
             )
         origin = connection.headers.get("origin")
@@ -45,7 +47,7 @@ class OpenAccess:
         return Principal(sees_all=True)
 
     def _may_call(self, origin: str, host: str) -> bool:
-        return "*" in self._origins or origin in self._origins or urlsplit(origin).netloc == host
+        return "*" in self._origins or origin in self._origins or urlsplit(origin).netloc == host != ""
 
 
 def is_loopback(host: str) -> bool:

@@ -28,7 +28,10 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=ALWAYS)
 )
 async def submit(asked: JobToSubmit, gateway: Here, principal: Asking, response: Response) -> Job:
     """Stores and queues the job. Sent again with the same `job_id`, it changes nothing."""
-    arguments: dict[str, Any] = asked.model_dump(exclude_unset=True, exclude={"job_id"})
+    given = asked.model_fields_set.intersection(type(asked).model_fields) - {"job_id", "params"}
+    arguments: dict[str, Any] = asked.model_dump(include=given)
+    if params := asked.upstream_params():
+        arguments["params"] = params
     request = JobRequest.of(limits=gateway.tailrace.settings.limits, **arguments)
     stored = await store_for(gateway, principal, request, job_id=asked.job_id)
     response.status_code = 201 if stored.new else 200

@@ -4,13 +4,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from tailrace.schemas import DEFAULT_QUEUE, Choice, ErrorDetail, OnRestart, Position, Status, Timings
+from tailrace.schemas import DEFAULT_QUEUE, Choice, ErrorDetail, InvalidRequest, OnRestart, Position, Status, Timings
 
 
 class JobToSubmit(BaseModel):
-    """The arguments of `submit`. Exactly one of prompt, messages and input."""
+    """The arguments of `submit`. Exactly one of prompt, messages and input. Other fields are the upstream's, as they are there:
+    temperature, max_tokens, tools ..."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="allow")
 
     prompt: str | None = None
     messages: list[dict[str, JsonValue]] | None = None
@@ -38,7 +39,15 @@ class JobToSubmit(BaseModel):
     then: str | None = None
     """The task that is started with the result, if the job ends well."""
     params: dict[str, JsonValue] | None = None
-    """Fields of the upstream's request body: temperature, max_tokens, tools ..."""
+    """Fields of the upstream's request body too; for those whose name is taken here, its own metadata for one."""
+
+    def upstream_params(self) -> dict[str, JsonValue]:
+        """All that goes into the upstream's request body. Raises: InvalidRequest if a field is given twice."""
+        beside: dict[str, JsonValue] = self.model_extra or {}
+        inside = self.params or {}
+        if twice := sorted(beside.keys() & inside.keys()):
+            raise InvalidRequest(f"{twice[0]!r} is given twice: once as a field and once in params")
+        return {**beside, **inside}
 
 
 class Job(BaseModel):
