@@ -29,7 +29,9 @@ ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 
 FROM runtime AS local-model
 # llama.cpp's threads.
-RUN apt-get update && apt-get install --yes --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
+RUN apt-get update \
+ && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends libgomp1 \
+ && rm -rf /var/lib/apt/lists/*
 COPY --from=build-local-model /opt/local-model /opt/local-model
 COPY --from=build-local-model /opt/weights /opt/weights
 ENV PATH=/opt/local-model/bin:$PATH TAILRACE_CACHE=/opt/weights

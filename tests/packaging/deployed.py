@@ -5,9 +5,10 @@ import subprocess
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import typer
+import yaml
 
 from tailrace.cli import app
 from tailrace.schemas import Settings
@@ -15,10 +16,22 @@ from tailrace.schemas.secrets import FILE
 
 ROOT: Final = Path(__file__).parents[2]
 DEPLOY: Final = ROOT / "deploy"
+COMPOSE: Final = ROOT / "docker-compose.yml"
+#: What the Compose file takes from .env, with its default.
+VARIABLE: Final = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 #: An image by an exact version: never `latest`, never a moving `9` or `9.1`.
 EXACT: Final = re.compile(r"[\w./-]+:v?\d+\.\d+\.\d+(-\w+)*")
 #: Where each is read: platformdirs' caches and the embedded server's data are no settings of a section.
 _FOLDERS: Final = frozenset({"TAILRACE_CACHE", "TAILRACE_DATA"})
+
+
+def composed() -> dict[str, Any]:
+    return cast("dict[str, Any]", yaml.safe_load(COMPOSE.read_text()))
+
+
+def replaced(text: str) -> str:
+    """With the defaults for what .env may say."""
+    return VARIABLE.sub(lambda found: found[2] or "", text)
 
 
 def check_command(arguments: Sequence[str]) -> None:

@@ -1,25 +1,34 @@
 """docs/deploy.md: each command is one that its program and our files know; what it says of settings is so."""
 
+import json
 import re
 import shlex
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import pytest
 import yaml
-from deployed import DEPLOY, ROOT, check_command, prepare
+from deployed import DEPLOY, ROOT, check_command, composed, prepare
+
+from tailrace.gateway.openai.bodies import ChatBody
 
 PAGE: Final = (ROOT / "docs" / "deploy.md").read_text()
 BLOCK: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 BLOCKS: Final = [(found[1], found[2]) for found in BLOCK.finditer(PAGE)]
-COMPOSE: Final[dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+FILE: Final = composed()
+COMPOSE: Final[dict[str, Any]] = FILE["services"]
 PROFILES: Final = {profile for service in COMPOSE.values() for profile in service["profiles"]}
+OPENAI: Final = tomllib.loads((DEPLOY / "settings/openai.toml").read_text())
+DEFAULT_MODEL: Final = OPENAI.get("upstreams", {}).get("default", {}).get("default_model")
 #: Of `docker compose`: what each command may be given, and whether a value follows.
 COMPOSE_OPTIONS: Final = {
     "up": {"--build": False, "--detach": False, "--wait": False, "--scale": True},
     "build": {"--pull": False},
+    "down": {},
     "stop": {},
     "exec": {},
 }
@@ -42,7 +51,7 @@ def commands() -> list[str]:
 def check_compose(words: list[str]) -> None:
     """Raises: AssertionError if the file does not know what is asked for."""
     while words[0] == "--profile":
-        assert words[1] in PROFILES
+        assert words[1] in {"*", *PROFILES}
         del words[:2]
     name, *rest = words
     options = COMPOSE_OPTIONS[name]
@@ -55,6 +64,8 @@ def check_compose(words: list[str]) -> None:
             if name == "exec":
                 assert rest.pop(0) == "tailrace"
                 check_command(rest)
+                # OpenAI refuses a request without one.
+                assert rest[0] != "submit" or DEFAULT_MODEL or "--model" in rest
                 return
         elif options[word]:
             scaled = rest.pop(0).partition("=")[0]
@@ -84,9 +95,45 @@ def check_kubectl(words: list[str]) -> None:
             pytest.fail(f"an unknown command: {words}")
 
 
+def check_run(words: list[str]) -> None:
+    """Raises: AssertionError if the container would lack the image, the network or the secret."""
+    assert words.pop(0) == "--rm"
+    given = {words.pop(0): words.pop(0) for _ in range(3)}
+    image, *command = words
+    assert image in {service["image"] for service in COMPOSE.values()}
+    assert given["--network"].removeprefix(f"{FILE['name']}_") in FILE["networks"]
+    source, inside, how = given["-v"].split(":")
+    assert source.removeprefix("$PWD/") in {secret["file"] for secret in FILE["secrets"].values()}
+    assert given["-e"] == f"TAILRACE_REDIS_URL_FILE={inside}"
+    assert how == "ro"
+    check_command(command)
+
+
+def check_curl(words: list[str]) -> None:
+    """Raises: AssertionError if the gateway has no such address, or the body is none that it takes."""
+    url = next(word for word in words if word.startswith("http"))
+    headers = [words[place + 1] for place, word in enumerate(words) if word == "-H"]
+    body = json.loads(words[words.index("-d") + 1])
+    assert url.startswith("http://127.0.0.1:8722/v1/")
+    assert headers[0] == "Authorization: Bearer $(cat deploy/secrets/gateway_key)"
+    request = ChatBody.model_validate(body)
+    assert request.stream
+
+
+def check_rm(words: list[str]) -> None:
+    with TemporaryDirectory() as folder:
+        prepare(Path(folder))
+        gone = {file.name for pattern in words for file in Path(folder).glob(pattern)}
+        [password] = (Path(folder) / "deploy/secrets").glob("valkey_password")
+        secret = password.read_text().strip()
+        assert gone == {file.name for file in password.parent.iterdir() if secret in file.read_text()}
+
+
 def check_docker(words: list[str]) -> None:
     if words[0] == "compose":
         return check_compose(words[1:])
+    if words[0] == "run":
+        return check_run(words[1:])
     image = (DEPLOY / "kubernetes/kustomization.yaml").read_text()
     name, _, tag = words[2 if words[0] == "build" else 1].partition(":")
     assert f"name: {name}\n    newTag: {tag}\n" in image
@@ -95,8 +142,10 @@ def check_docker(words: list[str]) -> None:
 
 
 CHECKS: Final[dict[str, Callable[[list[str]], None]]] = {
+    "curl": check_curl,
     "docker": check_docker,
     "kubectl": check_kubectl,
+    "rm": check_rm,
     "deploy/prepare": lambda words: None if not words else pytest.fail("prepare takes nothing"),
 }
 

@@ -4,8 +4,7 @@ import re
 import tomllib
 from typing import Any, Final
 
-import yaml
-from deployed import EXACT, ROOT
+from deployed import EXACT, ROOT, composed
 
 DOCKERFILE: Final = (ROOT / "Dockerfile").read_text()
 #: What each service's command needs, by its first word.
@@ -57,16 +56,16 @@ def test_the_extras_exist_and_are_those_that_the_services_need() -> None:
     installed = set(re.findall(r"--extra (\S+?)[\" ]", stages()["build"]))
     assert installed == {"worker", "gateway", "webhooks", "metrics", "tracing", "speed"}
     assert installed | {"local-model"} <= offered
-    services: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    for service in services.values():
-        target = service.get("build", {}).get("target")
-        assert target in {None, "tailrace", "local-model"}
-        if target == "tailrace":
-            assert EXTRAS[service["command"][0]] <= installed
+    services: dict[str, Any] = composed()["services"]
+    images = {service["image"]: service["build"]["target"] for service in services.values() if "build" in service}
+    assert images == {"tailrace:local": "tailrace", "tailrace-local-model:local": "local-model"}
+    needed = [EXTRAS[service["command"][0]] for service in services.values() if service["image"] == "tailrace:local"]
+    assert len(needed) == 4
+    assert all(extras <= installed for extras in needed)
 
 
 def test_ports_are_those_that_the_services_listen_on() -> None:
-    services: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    services: dict[str, Any] = composed()["services"]
     assert "EXPOSE 8722 9464" in stages()["tailrace"]
     assert services["gateway"]["ports"][0].endswith(":8722")
     assert "9464" in services["gateway"]["command"]
