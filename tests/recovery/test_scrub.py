@@ -1,95 +1,24 @@
 """The scrub: what the queue's server has lost is found again in the logs, which are on another one."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any
 
 import pytest
 from redis.asyncio import ConnectionPool, Redis
+from two_servers import Two
 
 from engine import wait_until
-from job_logs import Job, archived, attached, request, sealed
+from job_logs import archived, sealed
 from tailrace.cli.doctor_jobs import jobs_findings
 from tailrace.joblog import Broker
-from tailrace.joblog.embedded import EmbeddedServer
 from tailrace.joblog.rights import rule
-from tailrace.producer import Producer
 from tailrace.schemas import BrokerUnavailable, Keys, Status
 from tailrace.worker import scrub as module
 from tailrace.worker.registry import WorkerCard, announce
 from tailrace.worker.scrub import Scrub, walks
 from tailrace.worker.settle import settle
-from tailrace.worker.sweep import Swept, sweep
-
-#: The queue's server came back as another process, with all that it had.
-ANOTHER: Final = "another server"
-
-
-class Two:
-    """Logs here, the queue on another server."""
-
-    def __init__(self, logs: Redis, queue: Any, keys: Keys) -> None:
-        self.broker, self.queue, self.keys = Broker(logs, queue=Broker(queue)), queue, keys
-
-    async def submitted(self, job_id: str = "job", **fields: Any) -> Job:
-        await Producer(self.broker, self.keys).submit(request(**fields), job_id=job_id)
-        return await attached(self.broker, self.keys, job_id)
-
-    async def changed(self) -> None:
-        """As after a failover or a restart: the server has another history."""
-        await self.queue.hset(self.keys.scrub, "history", ANOTHER)
-
-    async def forget(self, job_id: str) -> None:
-        """What it had of a job is lost."""
-        queued_id = self.keys.queued(job_id)
-        await self.queue.zrem(self.keys.open, job_id)
-        await self.queue.zrem(self.keys.handed, job_id)
-        await self.queue.zrem(self.keys.queue, queued_id)
-        await self.queue.delete(f"arq:job:{queued_id}")
-
-    async def scrubbed(self, scrub: Scrub | None = None) -> Swept:
-        """Rounds until the walk is through, then a sweep."""
-        scrub = scrub or Scrub(self.broker, self.keys, lease_s=0)
-        while await scrub.round():
-            pass
-        return await sweep(self.broker, self.keys)
-
-    async def walks(self) -> int:
-        return int(await self.queue.hget(self.keys.scrub, "walks"))
-
-    async def later(self) -> None:
-        """A minute after the change."""
-        await self.queue.hincrby(self.keys.scrub, "since", -60_000)
-
-    async def queued(self, job_id: str = "job") -> float | None:
-        score: float | None = await self.queue.zscore(self.keys.queue, self.keys.queued(job_id))
-        return score
-
-    async def told(self) -> list[str]:
-        """Whose ends were handed off, in order."""
-        return [fields[b"job"].decode() for _, fields in await self.queue.xrange(self.keys.ended)]
-
-
-@pytest.fixture(scope="module")
-def other() -> Any:
-    with EmbeddedServer(private=True) as server:
-        yield server
-
-
-@pytest.fixture
-async def two(real_redis: Redis, other: EmbeddedServer, namespace: str) -> AsyncIterator[Two]:
-    """Both servers as they are when a worker has been there for some time."""
-    make: Any = Redis
-    async with make.from_url(other.tcp_url) as queue:
-        await queue.flushall()
-        made = Two(real_redis, queue, Keys(namespace))
-        await made.scrubbed()
-        await made.later()
-        await made.scrubbed()
-        assert await made.walks() == 2
-        yield made
-        for_ever = [key async for key in queue.scan_iter() if await queue.pttl(key) == -1]
-        assert not for_ever, f"keys without a time to live: {for_ever}"
+from tailrace.worker.sweep import sweep
 
 
 async def test_jobs_that_the_queues_server_has_lost_are_queued_again(two: Two) -> None:
@@ -315,6 +244,47 @@ async def test_the_scrub_goes_on_after_an_outage(two: Two, monkeypatch: pytest.M
 
 async def _is(two: Two, walks: int) -> bool:
     return await two.walks() == walks
+
+
+async def test_what_a_step_could_not_look_at_is_looked_at_again(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        await two.submitted(f"job{number}")
+        await two.forget(f"job{number}")
+    tries = 0
+    whole = Scrub._look  # pyright: ignore[reportPrivateUsage]  # where a server may go away
+
+    async def flaky(scrub: Scrub, walk: Any, part: Broker, job_ids: Any) -> None:
+        nonlocal tries
+        tries += 1
+        if job_ids and tries % 2:
+            raise BrokerUnavailable("away")
+        await whole(scrub, walk, part, job_ids)
+
+    monkeypatch.setattr(Scrub, "_look", flaky)
+    monkeypatch.setattr(module, "_STEP", 1)
+    await two.changed()
+    scrub = Scrub(two.broker, two.keys, lease_s=0)
+    for _ in range(100):
+        with suppress(BrokerUnavailable):
+            await scrub.round()
+        if await two.walks() == 1:
+            break
+    assert tries > 1
+    assert (await sweep(two.broker, two.keys)).healed == {"queued": 6}
+
+
+async def test_a_job_that_was_lost_and_submitted_again_is_told_of_again(two: Two) -> None:
+    for _ in range(2):
+        await archived(await two.submitted())
+        assert await settle(two.broker, two.keys, "job")
+        await two.broker.call("DEL", two.keys.log("job"), two.keys.snapshot("job"), two.keys.request("job"))
+    await archived(await two.submitted())
+    (*_, (last, _)) = await two.queue.xrange(two.keys.ended)
+    await two.queue.xdel(two.keys.ended, last)
+    await two.forget("job")
+    await two.changed()
+    assert (await two.scrubbed()).healed == {"settled": 1}
+    assert await two.told() == ["job", "job"]
 
 
 async def test_an_operator_sees_how_far_the_walks_have_come(two: Two, real_redis: Redis) -> None:

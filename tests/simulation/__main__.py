@@ -2,6 +2,7 @@
 
 import argparse
 import concurrent.futures
+import itertools
 import sys
 import time
 import traceback
@@ -17,21 +18,24 @@ def main() -> int:
     parser.add_argument("seeds", type=int, nargs="?", default=2000, help="how many (default: 2000)")
     parser.add_argument("--from", dest="first", type=int, default=0, metavar="SEED", help="the first (default: 0)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default: 1)")
+    parser.add_argument(
+        "--apart", action="store_true", help="worlds with two servers: one for the logs, one for the queue"
+    )
     parser.add_argument("--trace", action="store_true", help="tell everything that happens")
     options = parser.parse_args()
     if options.trace:
         for seed in range(options.first, options.first + options.seeds):
-            world = play(seed, trace=print)
+            world = play(seed, apart=options.apart, trace=print)
             print(f"{world.plan}\n{world.loop.steps} steps, over after {world.loop.now:.1f} s")
         return 0
-    return many(options.first, options.seeds, options.jobs)
+    return many(options.first, options.seeds, options.jobs, apart=options.apart)
 
 
-def many(first: int, seeds: int, jobs: int) -> int:
+def many(first: int, seeds: int, jobs: int, *, apart: bool = False) -> int:
     """Play all of them, whatever the bad ones find; those are printed as they come."""
     began, total, bad = time.monotonic(), Tally(), 0
     batches = [range(start, min(start + _AT_ONCE, first + seeds)) for start in range(first, first + seeds, _AT_ONCE)]
-    for tally, found in _played(batches, jobs):
+    for tally, found in _played(batches, jobs, apart):
         total.seeds += tally.seeds
         total.steps += tally.steps
         total.happened += tally.happened
@@ -48,20 +52,20 @@ def many(first: int, seeds: int, jobs: int) -> int:
     return 1 if bad else 0
 
 
-def _played(batches: list[range], jobs: int) -> Iterator[tuple[Tally, list[str]]]:
+def _played(batches: list[range], jobs: int, apart: bool) -> Iterator[tuple[Tally, list[str]]]:
     if jobs <= 1:
-        yield from map(_batch, batches)
+        yield from map(_batch, batches, itertools.repeat(apart))
         return
     with concurrent.futures.ProcessPoolExecutor(jobs, max_tasks_per_child=50) as pool:
-        yield from pool.map(_batch, batches)
+        yield from pool.map(_batch, batches, itertools.repeat(apart))
 
 
-def _batch(seeds: range) -> tuple[Tally, list[str]]:
+def _batch(seeds: range, apart: bool) -> tuple[Tally, list[str]]:
     tally, found = Tally(), list[str]()
     rest = iter(seeds)
     while True:
         try:
-            return play_all(rest, tally), found
+            return play_all(rest, tally, apart=apart), found
         except Exception as error:  # the other seeds count as well
             found.append("".join(traceback.format_exception(error)))
 

@@ -11,7 +11,7 @@ from tailrace.schemas import END, FIRST, Entry, Keys, Position, parse_position
 from tailrace.views import TextView
 
 from .database import Database, Stream
-from .plan import QUEUES
+from .plan import QUEUES, Moment
 from .server import Server
 from .upstream import Call
 
@@ -58,26 +58,71 @@ def queued(db: Database, keys: Keys) -> set[bytes]:
 class Watch:
     """Looks at every log after every step."""
 
-    def __init__(self, server: Server, keys: Keys, job_ids: Iterable[str], calls: list[Call]) -> None:
-        self._server, self._calls = server, calls
+    def __init__(self, server: Server, queue: Server, keys: Keys, job_ids: Iterable[str], calls: list[Call]) -> None:
+        """`queue`: the queue's server, which may be the same."""
+        self._server, self._queue, self._calls = server, queue, calls
         self.logs = {job_id: Log(job_id) for job_id in job_ids}
         self._keys = keys
         self._of_key = {keys.log(job_id).encode(): log for job_id, log in self.logs.items()}
         self.counts: Counter[str] = Counter()
         """How often what was written or lost: a simulation in which nothing happens proves nothing."""
-        self.on_end: Callable[[], None] = _do_nothing
+        self.on_moment: Callable[[Moment], None] = _do_nothing
         self._queue_keys = {keys.queue_of(name).encode() for name in QUEUES}
         self.rolled_back = 0
+        self.queue_rolled_back = 0
+        """Where it is another server."""
         server.after = self.look
+        if queue is not server:
+            server.after, queue.after = self.look_apart, self._look_at_index
 
     def look(self, touched: set[bytes]) -> None:
-        for key in touched & self._of_key.keys():
-            self._look(key, self._of_key[key])
+        self._look_at_logs(touched)
         if self._queue_keys & touched and not self.rolled_back:
             there = queued(self._server.db, self._keys)
             for log in self.logs.values():
                 if log.entries and log.end is None:
                     assert self._keys.queued(log.job_id).encode() in there, f"{log.job_id} is open, but not queued"
+
+    def look_apart(self, touched: set[bytes]) -> None:
+        """The same where the queue is elsewhere: no step has both."""
+        self._look_at_logs(touched)
+        self._look_at_index(touched)
+
+    def _look_at_logs(self, touched: set[bytes]) -> None:
+        for key in touched & self._of_key.keys():
+            self._look(key, self._of_key[key])
+
+    def _look_at_index(self, touched: set[bytes]) -> None:
+        """Of two servers that lost nothing, the queue's knows every job whose end is not told."""
+        if self._keys.ended.encode() in touched:
+            self.counts["told"] += 1
+            self.on_moment("told")
+        if self.rolled_back or self.queue_rolled_back:
+            return
+        index: dict[bytes, float] = self._queue.db.get(self._keys.open.encode(), dict) or {}
+        again: dict[bytes, float] = self._queue.db.get(self._keys.handed.encode(), dict) or {}
+        there = {*index, *(entry.partition(b":")[0] for entry in again)}
+        for log in self.logs.values():
+            if log.entries and not log.emptied:
+                assert log.job_id.encode() in there, f"{log.job_id} has not ended, but nobody will look at it"
+
+    def told(self, log: Log) -> bool:
+        """Whether the hand-off has told of the end that stands; if both servers lost something, of any end of this job: whoever
+        looks through the logs does not see which one was told."""
+        stream: Stream | None = self._queue.db.get(self._keys.ended_of(log.job_id).encode(), Stream)
+        end = log.end
+        if stream is None or end is None:
+            return False
+        incarnation = json.loads(log.entries[0].value)["incarnation"]
+        wanted = {"job": log.job_id, "incarnation": incarnation}
+        if not (self.rolled_back and self.queue_rolled_back):
+            wanted["status"] = str(end["status"])
+        told = ([word.decode() for word in words] for words in stream.entries.values())
+        return any(wanted.items() <= dict(zip(words[::2], words[1::2], strict=True)).items() for words in told)
+
+    def queue_went_back(self) -> None:
+        self.queue_rolled_back += 1
+        self.counts["queue losses"] += 1
 
     def went_back(self) -> None:
         """The server lost its tail: what stands is read anew, and must have stood before."""
@@ -106,6 +151,7 @@ class Watch:
         if not stream.entries:
             if not log.emptied:
                 self._emptied(log)
+                self.on_moment("emptied")
             return
         assert not log.emptied, "an emptied log was written to"
         known = len(log.entries)
@@ -138,7 +184,7 @@ class Watch:
             assert entry.position == END, f"an end that seals nothing: {entry}"
             assert json.loads(entry.value)["last"] == before.position, "an end does not say what stands"
             log.ended.append([*log.entries, entry])
-            self.on_end()
+            self.on_moment("ended")
             assert self.rolled_back or len(log.ended) <= len(log.incarnations), "two ends"
             self._check_text(log.ended[-1])
         else:
@@ -173,7 +219,7 @@ class Watch:
             assert not text or any(call.text.startswith(text) for call in calls), f"nobody said {text!r}"
 
 
-def _do_nothing() -> None: ...
+def _do_nothing(_: Moment) -> None: ...
 
 
 def text_of(entries: Sequence[Entry]) -> str:

@@ -1,84 +1,32 @@
 """The commands of Redis that tailrace uses, as far as it uses them. `tests/simulation` holds them to a real server."""
 
+import fnmatch
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from .database import Database, Stream
-from .scripting import ServerError, Simple
+from .arguments import MAX, bound_of, edge_of, integer_of, named, position_of, score_of, show
+from .database import Database, Hash, Stream
+from .scripting import ServerError, Simple, sha
 
 OK: Final = Simple(b"OK")
-_MAX: Final = 18446744073709551615
-_NOT_INTEGER: Final = "ERR value is not an integer or out of range"
 _SYNTAX: Final = "ERR syntax error"
-_BAD_ID: Final = "ERR Invalid stream ID specified as stream command argument"
 
 Command = Callable[["Commands", Sequence[bytes]], Any]
 
 
-def _integer(text: bytes) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ServerError(_NOT_INTEGER) from None
-
-
-def _score(text: bytes) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ServerError("ERR value is not a valid float") from None
-
-
-def _bound(text: bytes) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ServerError("ERR min or max is not a float") from None
-
-
-def _show(score: float) -> bytes:
-    return b"%d" % score if score.is_integer() else b"%.17g" % score
-
-
-def _position(text: bytes, missing: int) -> tuple[int, int]:
-    head, dash, tail = text.partition(b"-")
-    try:
-        parsed = int(head), int(tail) if dash else missing
-    except ValueError:
-        raise ServerError(_BAD_ID) from None
-    if not (0 <= parsed[0] <= _MAX and 0 <= parsed[1] <= _MAX):
-        raise ServerError(_BAD_ID)
-    return parsed
-
-
-def _edge(text: bytes, *, low: bool) -> tuple[int, int]:
-    """An end of a range, as the first or last id in it."""
-    if text == b"-":
-        return 0, 0
-    if text == b"+":
-        return _MAX, _MAX
-    if not text.startswith(b"("):
-        return _position(text, 0 if low else _MAX)
-    epoch, seq = _position(text[1:], 0 if low else _MAX)
-    if low:
-        if (epoch, seq) == (_MAX, _MAX):
-            raise ServerError("ERR invalid start ID for the interval")
-        return (epoch, seq + 1) if seq < _MAX else (epoch + 1, 0)
-    if (epoch, seq) == (0, 0):
-        raise ServerError("ERR invalid end ID for the interval")
-    return (epoch, seq - 1) if seq else (epoch - 1, _MAX)
-
-
-def _named(position: tuple[int, int]) -> bytes:
-    return b"%d-%d" % position
-
-
 class Commands:
-    """Executes one command against a database. `publish(channel, message)` answers how many heard it."""
+    """Executes one command against a database. `publish(channel, message)` answers how many heard it; `about()` is what the
+    server says of itself."""
 
-    def __init__(self, db: Database, now_us: Callable[[], int], publish: Callable[[bytes, bytes], int]) -> None:
-        self.db, self._now_us, self._publish = db, now_us, publish
+    def __init__(
+        self,
+        db: Database,
+        now_us: Callable[[], int],
+        publish: Callable[[bytes, bytes], int],
+        about: Callable[[], Mapping[str, str]],
+    ) -> None:
+        self.db, self._now_us, self._publish, self._about = db, now_us, publish, about
 
     def execute(self, command: Sequence[bytes]) -> Any:
         """Raises: ServerError; KeyError for a command that is none of them, which ends the simulation."""
@@ -94,7 +42,7 @@ class Commands:
 
     def getrange(self, command: Sequence[bytes]) -> bytes:
         value: bytes = self.db.get(command[1], bytes) or b""
-        start, end = _integer(command[2]), _integer(command[3])
+        start, end = integer_of(command[2]), integer_of(command[3])
         start, end = (number + len(value) if number < 0 else number for number in (start, end))
         return value[max(0, start) : max(0, end + 1)]
 
@@ -105,9 +53,9 @@ class Commands:
         for option in options:
             match option.upper():
                 case b"PX":
-                    expires = self.now_ms() + _integer(next(options))
+                    expires = self.now_ms() + integer_of(next(options))
                 case b"PXAT":
-                    expires = _integer(next(options))
+                    expires = integer_of(next(options))
                 case b"NX":
                     only_new = True
                 case _:
@@ -120,7 +68,7 @@ class Commands:
     def incr(self, command: Sequence[bytes]) -> int:
         held = self.db.find(command[1])
         number: bytes | None = self.db.get(command[1], bytes)
-        value = (0 if number is None else _integer(number)) + (_integer(command[2]) if len(command) > 2 else 1)
+        value = (0 if number is None else integer_of(number)) + (integer_of(command[2]) if len(command) > 2 else 1)
         self.db.put(command[1], b"%d" % value, expires_ms=held.expires_ms if held else None)
         return value
 
@@ -137,17 +85,58 @@ class Commands:
         return -1 if held.expires_ms is None else held.expires_ms - self.now_ms()
 
     def pexpire(self, command: Sequence[bytes]) -> int:
-        return int(self.db.expire(command[1], self.now_ms() + _integer(command[2])))
+        return int(self.db.expire(command[1], self.now_ms() + integer_of(command[2])))
 
     def expire(self, command: Sequence[bytes]) -> int:
-        return int(self.db.expire(command[1], self.now_ms() + 1000 * _integer(command[2])))
+        return int(self.db.expire(command[1], self.now_ms() + 1000 * integer_of(command[2])))
 
     def pexpireat(self, command: Sequence[bytes]) -> int:
-        return int(self.db.expire(command[1], _integer(command[2])))
+        return int(self.db.expire(command[1], integer_of(command[2])))
 
     def time(self, _: Sequence[bytes]) -> list[bytes]:
         now = self._now_us()
         return [b"%d" % (now // 1_000_000), b"%d" % (now % 1_000_000)]
+
+    def info(self, _: Sequence[bytes]) -> bytes:
+        return "".join(f"{name}:{value}\r\n" for name, value in self._about().items()).encode()
+
+    def scan(self, command: Sequence[bytes]) -> list[Any]:
+        """SCAN cursor MATCH pattern COUNT number. A key that is there all the time is found, whatever comes and goes."""
+        cursor, pattern, count = integer_of(command[1]), command[3].decode(), integer_of(command[5])
+        placed = sorted((int(sha(name.decode())[:12], 16), name) for name in self.db.names())
+        here = [(place, name) for place, name in placed if place >= cursor]
+        names = [name for _, name in here[:count] if fnmatch.fnmatchcase(name.decode(), pattern)]
+        return [b"%d" % (here[count][0] if len(here) > count else 0), names]
+
+    # Hashes.
+
+    def hset(self, command: Sequence[bytes]) -> int:
+        held: Hash | None = self.db.get(command[1], Hash)
+        if held is None:
+            held = Hash()
+            self.db.put(command[1], held)
+        before = held.fields
+        held.fields = before | dict(zip(command[2::2], command[3::2], strict=True))
+        self.db.undo(command[1], lambda: setattr(held, "fields", before))
+        return len(held.fields) - len(before)
+
+    def hget(self, command: Sequence[bytes]) -> bytes | None:
+        held: Hash | None = self.db.get(command[1], Hash)
+        return None if held is None else held.fields.get(command[2])
+
+    def hmget(self, command: Sequence[bytes]) -> list[bytes | None]:
+        return [self.hget([b"HGET", command[1], name]) for name in command[2:]]
+
+    def hdel(self, command: Sequence[bytes]) -> int:
+        held: Hash | None = self.db.get(command[1], Hash)
+        if held is None:
+            return 0
+        before = held.fields
+        held.fields = {name: value for name, value in before.items() if name not in command[2:]}
+        self.db.undo(command[1], lambda: setattr(held, "fields", before))
+        if not held.fields:
+            self.db.remove(command[1])
+        return len(before) - len(held.fields)
 
     # Streams.
 
@@ -156,9 +145,9 @@ class Commands:
         limit: int | None = None
         if command[at].upper() == b"MAXLEN":
             at += 2 if command[at + 1] in (b"~", b"=") else 1
-            limit = _integer(command[at])
+            limit = integer_of(command[at])
             at += 1
-        asked = None if command[at] == b"*" else _position(command[at], 0)
+        asked = None if command[at] == b"*" else position_of(command[at], 0)
         if asked == (0, 0):
             raise ServerError("ERR The ID specified in XADD must be greater than 0-0")
         stream: Stream | None = self.db.get(key, Stream)
@@ -168,7 +157,7 @@ class Commands:
             position = (now, 0) if now > last[0] else (last[0], last[1] + 1)
         else:
             position = asked
-            if last == (_MAX, _MAX):
+            if last == (MAX, MAX):
                 raise ServerError("ERR The stream has exhausted the last possible ID, unable to add more items")
             if position <= last:
                 raise ServerError("ERR The ID specified in XADD is equal or smaller than the target stream top item")
@@ -178,7 +167,7 @@ class Commands:
         self._append(key, stream, position, list(command[at + 1 :]))
         if limit is not None:
             self._trim(key, stream, limit)
-        return _named(position)
+        return named(position)
 
     def _append(self, key: bytes, stream: Stream, position: tuple[int, int], fields: list[bytes]) -> None:
         last = stream.last
@@ -202,29 +191,29 @@ class Commands:
 
     def xtrim(self, command: Sequence[bytes]) -> int:
         stream: Stream | None = self.db.get(command[1], Stream)
-        return 0 if stream is None else self._trim(command[1], stream, _integer(command[-1]))
+        return 0 if stream is None else self._trim(command[1], stream, integer_of(command[-1]))
 
     def xlen(self, command: Sequence[bytes]) -> int:
         stream: Stream | None = self.db.get(command[1], Stream)
         return 0 if stream is None else len(stream.entries)
 
     def xrange(self, command: Sequence[bytes]) -> list[Any]:
-        return self._range(command, _edge(command[2], low=True), _edge(command[3], low=False), reverse=False)
+        return self._range(command, edge_of(command[2], low=True), edge_of(command[3], low=False), reverse=False)
 
     def xrevrange(self, command: Sequence[bytes]) -> list[Any]:
-        return self._range(command, _edge(command[3], low=True), _edge(command[2], low=False), reverse=True)
+        return self._range(command, edge_of(command[3], low=True), edge_of(command[2], low=False), reverse=True)
 
     def _range(
         self, command: Sequence[bytes], low: tuple[int, int], high: tuple[int, int], *, reverse: bool
     ) -> list[Any]:
-        count = _integer(command[5]) if len(command) > 4 else None
+        count = integer_of(command[5]) if len(command) > 4 else None
         stream: Stream | None = self.db.get(command[1], Stream)
         if stream is None or count == 0:
             return []
         found: list[Any] = []
         for position in reversed(stream.entries) if reverse else stream.entries:
             if low <= position <= high:
-                found.append([_named(position), list(stream.entries[position])])
+                found.append([named(position), list(stream.entries[position])])
                 if len(found) == count:
                     break
         return found
@@ -239,7 +228,7 @@ class Commands:
             only_new |= command[at].upper() == b"NX"
             only_greater |= command[at].upper() == b"GT"
             at += 1
-        pairs = [(_score(command[number]), command[number + 1]) for number in range(at, len(command), 2)]
+        pairs = [(score_of(command[number]), command[number + 1]) for number in range(at, len(command), 2)]
         zset: dict[bytes, float] | None = self.db.get(key, dict)
         added = 0
         for score, member in pairs:
@@ -282,7 +271,7 @@ class Commands:
     def zscore(self, command: Sequence[bytes]) -> bytes | None:
         zset: dict[bytes, float] = self.db.get(command[1], dict) or {}
         score = zset.get(command[2])
-        return None if score is None else _show(score)
+        return None if score is None else show(score)
 
     def zcard(self, command: Sequence[bytes]) -> int:
         return len(self.db.get(command[1], dict) or {})
@@ -293,17 +282,17 @@ class Commands:
 
     def zrange(self, command: Sequence[bytes]) -> list[bytes]:
         ordered = self._sorted(command[1])
-        start, stop = _integer(command[2]), _integer(command[3])
+        start, stop = integer_of(command[2]), integer_of(command[3])
         start, stop = (number + len(ordered) if number < 0 else number for number in (start, stop))
         return _flat(ordered[max(0, start) : max(0, stop + 1)], scores=b"WITHSCORES" in command[4:])
 
     def zrangebyscore(self, command: Sequence[bytes]) -> list[bytes]:
-        low, high = (_bound(edge) for edge in command[2:4])
+        low, high = (bound_of(edge) for edge in command[2:4])
         found = [item for item in self._sorted(command[1]) if low <= item[0] <= high]
         options = [option.upper() for option in command[4:]]
         if b"LIMIT" in options:
             at = options.index(b"LIMIT")
-            offset, count = _integer(options[at + 1]), _integer(options[at + 2])
+            offset, count = integer_of(options[at + 1]), integer_of(options[at + 2])
             found = found[offset:] if count < 0 else found[offset : offset + count]
         return _flat(found, scores=b"WITHSCORES" in options)
 
@@ -336,7 +325,7 @@ class Commands:
 
     def ltrim(self, command: Sequence[bytes]) -> Simple:
         items: list[bytes] | None = self.db.get(command[1], list)
-        start, stop = _integer(command[2]), _integer(command[3])
+        start, stop = integer_of(command[2]), integer_of(command[3])
         if items is not None and stop >= 0 and (start > 0 or stop + 1 < len(items)):
             held = self.db.find(command[1])
             self.db.put(command[1], items[start : stop + 1], expires_ms=held.expires_ms if held else None)
@@ -349,7 +338,7 @@ class Commands:
 def _flat(items: Sequence[tuple[float, bytes]], *, scores: bool) -> list[bytes]:
     if not scores:
         return [member for _, member in items]
-    return [part for score, member in items for part in (member, _show(score))]
+    return [part for score, member in items for part in (member, show(score))]
 
 
 _COMMANDS: Final[dict[bytes, Command]] = {
@@ -365,6 +354,12 @@ _COMMANDS: Final[dict[bytes, Command]] = {
     b"EXPIRE": Commands.expire,
     b"PEXPIREAT": Commands.pexpireat,
     b"TIME": Commands.time,
+    b"INFO": Commands.info,
+    b"SCAN": Commands.scan,
+    b"HSET": Commands.hset,
+    b"HGET": Commands.hget,
+    b"HMGET": Commands.hmget,
+    b"HDEL": Commands.hdel,
     b"XADD": Commands.xadd,
     b"XTRIM": Commands.xtrim,
     b"XLEN": Commands.xlen,

@@ -16,8 +16,13 @@ class Stream:
     last: tuple[int, int] = (0, 0)
 
 
+@dataclass(slots=True)
+class Hash:
+    fields: dict[bytes, bytes] = field(default_factory=dict[bytes, bytes])
+
+
 Zset: TypeAlias = dict[bytes, float]
-Value: TypeAlias = bytes | Stream | Zset | list[bytes]
+Value: TypeAlias = bytes | Stream | Hash | Zset | list[bytes]
 
 
 @dataclass(slots=True)

@@ -119,7 +119,8 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._number = 0
         self._runnable: list[Process] = []
         self._closed = False
-        self.connect: Connect | None = None
+        self.hosts: dict[str, Connect] = {}
+        """Who answers to which name."""
         self.errors: list[dict[str, Any]] = []
         """What nobody caught."""
         self.outside = Process(self, "outside")
@@ -247,11 +248,10 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         return future
 
     async def create_connection(  # type: ignore[override]  # as asyncio.open_connection calls it
-        self, protocol_factory: Callable[[], asyncio.BaseProtocol], *_: Any, **__: Any
+        self, protocol_factory: Callable[[], asyncio.BaseProtocol], host: str, *_: Any, **__: Any
     ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
-        assert self.connect is not None
         protocol = protocol_factory()
-        transport = await self.connect(current_process(), protocol)
+        transport = await self.hosts[host](current_process(), protocol)
         return transport, protocol
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:

@@ -10,10 +10,11 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from tailrace.consumer.ear import Ear
-from tailrace.joblog import Claim
+from tailrace.joblog import Broker, Claim
 from tailrace.schemas import END, Entry
 from tailrace.worker.log_writer import LogWriter
 from tailrace.worker.memory import Line, Memory
+from tailrace.worker.scrub import Scrub
 from tailrace.worker.splice import Splice
 from tailrace.worker.sweep import Swept
 
@@ -25,6 +26,8 @@ class InLua:
     changes: tuple[tuple[str, str], ...]
     theme: str | None
     """What worlds it is to be noticed in; None: any."""
+    apart: bool = False
+    """Whether in worlds with two servers."""
 
     def __call__(self, source: str) -> str:
         for text, instead in self.changes:
@@ -38,6 +41,7 @@ class InPython:
 
     changes: tuple[tuple[str, Any], ...]
     theme: str | None
+    apart: bool = False
 
     @contextmanager
     def applied(self) -> Generator[None]:
@@ -51,12 +55,12 @@ class InPython:
                 one.stop()
 
 
-def _lua(*changes: tuple[str, str], theme: str | None = None) -> InLua:
-    return InLua(changes, theme)
+def _lua(*changes: tuple[str, str], theme: str | None = None, apart: bool = False) -> InLua:
+    return InLua(changes, theme, apart)
 
 
-def _python(*changes: tuple[str, Any], theme: str | None = None) -> InPython:
-    return InPython(changes, theme)
+def _python(*changes: tuple[str, Any], theme: str | None = None, apart: bool = False) -> InPython:
+    return InPython(changes, theme, apart)
 
 
 def _replay_once(writer: LogWriter, claimed: Claim) -> None:
@@ -116,6 +120,19 @@ _TAKE: Final = Ear._take
 
 async def _nothing(*_: object, **__: object) -> None:
     return None
+
+
+async def _none(*_: object, **__: object) -> int:
+    return 0
+
+
+async def _only_once(scrub: Scrub, walk: Any, at: Any, part: Broker) -> None:
+    """As `Scrub._step`, but a server whose first keys were looked at is done."""
+    await _STEP(scrub, walk, at, part)
+    at.done = True
+
+
+_STEP: Final = Scrub._step
 
 
 async def _nothing_open(*_: object, **__: object) -> Swept:
@@ -190,5 +207,46 @@ MUTANTS: Final[dict[str, InLua | InPython]] = {
         ("tailrace.consumer.ear.Ear._look_around", _nothing),
         ("tailrace.consumer.ear.Ear._take", _deaf),
         theme="network",
+    ),
+    # Two servers.
+    "a submit does not say first what it is about to store": _lua(
+        ("redis.call('ZADD', KEYS[1], 'NX', math.floor(now_us() / 1000) + tonumber(ARGV[2]), ARGV[1])", ""), apart=True
+    ),
+    "a hand-off does not note what is to be looked at again": _lua(
+        ("redis.call('ZADD', KEYS[3], math.floor(now_us() / 1000) + tonumber(ARGV[3]), ARGV[6])", ""),
+        theme="loss",
+        apart=True,
+    ),
+    "nobody looks again at what was handed off": _python(
+        ("tailrace.worker.sweep.reopen_handed_off", _none), theme="loss", apart=True
+    ),
+    "the index forgets a job whose log is open": _lua(("return over()", "return 2"), apart=True),
+    # The scrub.
+    "nobody scrubs": _python(("tailrace.worker.app.scrub_for_ever", _nothing), theme="loss", apart=True),
+    "the scrub skips jobs that wait": _lua(
+        ("'open' or 'begun', ttl, ''", "'gone' or 'begun', ttl, ''"), theme="loss", apart=True
+    ),
+    "the scrub skips jobs that have begun": _lua(
+        ("'open' or 'begun', ttl, ''", "'open' or 'gone', ttl, ''"), theme="loss", apart=True
+    ),
+    "the scrub skips ends that nobody settled": _lua(
+        ("return {'ended', ttl, ''}", "return {'gone', ttl, ''}"), theme="loss", apart=True
+    ),
+    "the scrub skips ends that nobody told of": _lua(
+        ("return {'settled', ttl", "return {'gone', ttl"), theme="loss", apart=True
+    ),
+    "a walk is through after its first step": _python(
+        ("tailrace.worker.scrub.Scrub._step", _only_once), theme="loss", apart=True
+    ),
+    "whoever looks again looks for open logs only": _lua(
+        (
+            "if sealed() and (redis.call('XLEN', log) == 0 or not job()) then return 0 end",
+            "if sealed() then return 0 end",
+        ),
+        theme="loss",
+        apart=True,
+    ),
+    "a job that is forgotten is not looked at again": _lua(
+        ("if known and not redis.call('ZSCORE', KEYS[1], ARGV[1]) then", "if false then"), apart=True
     ),
 }

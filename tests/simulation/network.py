@@ -40,16 +40,18 @@ class Weather:
 
 
 class Network:
-    """Every connection to the one server."""
+    """Every connection to one server, which `host` names."""
 
-    def __init__(self, loop: SimulatedLoop, chance: random.Random, server: Process, weather: Weather) -> None:
+    def __init__(
+        self, loop: SimulatedLoop, chance: random.Random, server: Process, weather: Weather, *, host: str
+    ) -> None:
         self.loop, self.chance, self.server, self.weather = loop, chance, server, weather
         self.accept: Callable[[Link], Peer] | None = None
         self.refuses = False
         self.links: list[Link] = []
         self.cut_off: set[str] = set()
         """Names of processes that reach nobody."""
-        loop.connect = self.connect
+        loop.hosts[host] = self.connect
 
     async def connect(self, process: Process, protocol: asyncio.BaseProtocol) -> asyncio.Transport:
         await asyncio.sleep(self.latency())

@@ -23,8 +23,6 @@ from tailrace.schemas import (
     StreamRewound,
 )
 
-from .plan import URL
-
 
 class Reader:
     """Follows one job until its end. `outcome`: how it ended for this reader, None while it reads."""
@@ -36,13 +34,14 @@ class Reader:
         keys: Keys,
         chance: random.Random,
         *,
+        urls: tuple[str, str | None],
         begins_at: float,
         cuts: bool,
         may_lose: Callable[[], int],
         is_missing: Callable[[], bool],
     ) -> None:
         self.name, self.job_id, self._keys, self._chance = name, job_id, keys, chance
-        self._begins_at, self._cuts = begins_at, cuts
+        self._urls, self._begins_at, self._cuts = urls, begins_at, cuts
         self._may_lose, self._is_missing = may_lose, is_missing
         self._lost_until = 0
         self.after: Position = START
@@ -53,7 +52,7 @@ class Reader:
         await asyncio.sleep(self._begins_at)
         while self.outcome is None:
             try:
-                async with connected(URL) as broker, Consumer(broker, self._keys) as consumer:
+                async with connected(*self._urls) as broker, Consumer(broker, self._keys) as consumer:
                     async with asyncio.timeout(self._until_cut()):
                         await self._read(consumer)
                         self.outcome = "ended"

@@ -22,7 +22,8 @@ class Server:
         self._process = process
         self.clock_ahead_us = 0
         self.db = Database(lambda: self.now_us() // 1000)
-        self._commands = Commands(self.db, self.now_us, self._publish)
+        self._runs = 0
+        self._commands = Commands(self.db, self.now_us, self._publish, self._about)
         self._scripts: dict[bytes, str] = {}
         self._channels: dict[bytes, dict[Session, None]] = {}
         self._waiting: dict[bytes, list[Session]] = {}
@@ -119,9 +120,14 @@ class Server:
 
     def restart(self) -> None:
         """Forget what lives in a process: connections, subscriptions, scripts."""
+        self._runs += 1
         for session in list(self._sessions):
             session.closed()
         self._scripts.clear()
+
+    def _about(self) -> dict[str, str]:
+        # A replica that takes over is another process with other data: to who asks it is the same as this one restarted.
+        return {"run_id": f"run{self._runs}", "master_replid": f"history{self._runs}"}
 
     # Connections.
 

@@ -84,6 +84,7 @@ def in_place(loop: SimulatedLoop, chance: random.Random) -> Generator[None]:
             ("tailrace.queue.enqueue.time", clock),
             ("tailrace.joblog.writing.secrets", hidden),
             ("tailrace.producer.submitting.secrets", hidden),
+            ("tailrace.worker.scrub.secrets", hidden),
             ("tailrace.queue.leased.uuid4", uuid4),
             ("tailrace.worker.app.os", SimpleNamespace(getpid=lambda: 1)),
             ("tailrace.worker.app.socket", SimpleNamespace(gethostname=lambda: "simulated")),
@@ -94,3 +95,23 @@ def in_place(loop: SimulatedLoop, chance: random.Random) -> Generator[None]:
             yield
         finally:
             random.setstate(before)
+
+
+@contextmanager
+def hurried(haste: int) -> Generator[None]:
+    """What the protocol waits for long, where log and queue are on two servers, divided; and the scrub takes small steps."""
+    with ExitStack() as stack:
+        for place, usual in (
+            ("tailrace.joblog.writing.STANDS_MS", 60_000),
+            ("tailrace.worker.settle.STANDS_MS", 60_000),
+            ("tailrace.producer.storing._FIRST_CHECK_MS", 10_000),
+            ("tailrace.worker.sweep._AFTER_DUE_MS", 10_000),
+            ("tailrace.worker.sweep.NEXT_CHECK_MS", 30_000),
+            ("tailrace.worker.scrub._AGAIN_MS", 60_000),
+            ("tailrace.worker.scrub._MARGIN_MS", 60_000),
+            ("tailrace.worker.scrub._WALKER_MS", 30_000),
+        ):
+            stack.enter_context(patch(place, usual // haste))
+        stack.enter_context(patch("tailrace.worker.scrub._STEP", 2))
+        stack.enter_context(patch("tailrace.worker.scrub._A_ROUND", 2))
+        yield

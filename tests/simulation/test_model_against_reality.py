@@ -55,6 +55,7 @@ def encoded(command: Sequence[bytes | str | int]) -> list[bytes]:
 def raw(client: Any) -> Send:
     """Commands over one connection, answers as the server gives them."""
     connection = client.connection_pool.make_connection()
+    _OPENED.append(connection)
 
     def send(command: Sequence[bytes | str | int]) -> Any:
         connection.send_command(*command)
@@ -85,6 +86,11 @@ def simulated() -> Send:
 def real(server_url: str) -> Iterator[Redis]:
     with Redis.from_url(server_url) as client:  # pyright: ignore[reportUnknownMemberType]  # **kwargs without a type
         yield client
+        while _OPENED:
+            _OPENED.pop().disconnect()
+
+
+_OPENED: Final[list[Any]] = []
 
 
 # Single commands.
@@ -130,6 +136,14 @@ COMMANDS: Final[dict[str, list[st.SearchStrategy[list[bytes]]]]] = {
             b"ZRANGEBYSCORE", _keys, st.sampled_from([b"-inf", b"1", b"2"]), st.sampled_from([b"2", b"inf"]), _scored
         ),
         _command(b"ZRANGEBYSCORE", _keys, b"-inf", b"inf", _scored, b"LIMIT", b"0", _numbers),
+    ],
+    "hashes": [
+        _command(b"HSET", _keys, _words, _words),
+        _command(b"HSET", _keys, b"a", _words, b"b", _words),
+        _command(b"HGET", _keys, _words),
+        _command(b"HMGET", _keys, _words, _words),
+        _command(b"HDEL", _keys, _words),
+        _command(b"SCAN", b"0", b"MATCH", st.sampled_from([b"o*", b"no{*}"]), b"COUNT", b"100"),
     ],
     "strings and lists": [
         _command(b"SET", _keys, _words, st.sampled_from([(), (b"NX",), (b"PX", b"600000"), (b"NX", b"PX", b"600000")])),

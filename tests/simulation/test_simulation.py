@@ -13,6 +13,8 @@ from .seeds import first_noticed, play, play_all
 
 SEEDS = int(os.environ.get("TAILRACE_SEEDS", "2000"))
 BATCHES = 20
+#: Of the seeds so many are worlds with two servers, each in place of two: they take twice as long.
+APART = 0.2
 MUTANT_SEEDS = 3000
 ROOT = Path(__file__).parents[2]
 
@@ -20,7 +22,17 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.timeout(max(120, SEEDS))
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_no_seed_breaks_a_promise(batch: int) -> None:
-    play_all(range(batch * SEEDS // BATCHES, (batch + 1) * SEEDS // BATCHES))
+    play_all(_share(batch, int(SEEDS * (1 - 2 * APART))))
+
+
+@pytest.mark.timeout(max(120, SEEDS))
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_no_seed_breaks_a_promise_on_two_servers(batch: int) -> None:
+    play_all(_share(batch, int(SEEDS * APART)), apart=True)
+
+
+def _share(batch: int, seeds: int) -> range:
+    return range(batch * seeds // BATCHES, (batch + 1) * seeds // BATCHES)
 
 
 @pytest.mark.timeout(120)
@@ -38,18 +50,33 @@ def test_everything_that_can_happen_does_happen() -> None:
         assert happened[what], f"never in 250 seeds: {what} ({happened})"
 
 
-def digest(seed: int) -> str:
+@pytest.mark.timeout(120)
+def test_everything_that_can_happen_on_two_servers_does_happen() -> None:
+    happened = play_all(range(150), apart=True).happened
+    for what in (
+        *("told", "losses", "queue losses", "ends lost", "jobs lost", "rewind", "replay"),
+        *("blow server restart", "blow server pause", "blow producer dies", "blow kill", "blow cut", "blow part"),
+        *("job completed", "job failed", "job cancelled", "reader ended", "reader missing"),
+    ):
+        assert happened[what], f"never in 150 seeds: {what} ({happened})"
+
+
+def digest(seed: int, *, apart: bool = False) -> str:
     lines: list[str] = []
-    play(seed, trace=lines.append)
+    play(seed, apart=apart, trace=lines.append)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def test_a_seed_is_played_the_same_way_again_and_in_another_process() -> None:
     seeds = [3, 5, 10, 20, 45, 63]
-    here = [digest(seed) for seed in seeds]
+    worlds = [(seed, apart) for seed in seeds for apart in (False, True)]
+    here = [digest(seed, apart=apart) for seed, apart in worlds]
     play_all(range(100, 110))
-    assert [digest(seed) for seed in seeds] == here
-    program = f"from tests.simulation.test_simulation import digest\nfor seed in {seeds}: print(digest(seed))"
+    assert [digest(seed, apart=apart) for seed, apart in worlds] == here
+    program = (
+        "from tests.simulation.test_simulation import digest\n"
+        f"for seed, apart in {worlds}: print(digest(seed, apart=apart))"
+    )
     there = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,

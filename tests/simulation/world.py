@@ -1,35 +1,37 @@
-"""One seed, played: a server, workers, producers, readers and what befalls them, until everything has come to an end."""
+"""One seed, played: one server or two, workers, producers, readers and what befalls them, until all has come to an end."""
 
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import ExitStack
 from typing import Any, Final
 from unittest.mock import patch
 
-from tailrace.joblog import connect, connected
-from tailrace.producer import Producer
-from tailrace.schemas import GRACE_S, BrokerUnavailable, JobConflict, JobNotFound, Keys, Settings, WorkerSettings
+from tailrace.joblog import connect
+from tailrace.schemas import GRACE_S, Settings, WorkerSettings
 from tailrace.worker.app import Worker
 
+from .blows import Blows
 from .checks import Log, Watch, queued, text_of
 from .loop import Process, simulated_loop
-from .network import Network
-from .plan import QUEUES, URL, Plan, PlannedJob
+from .network import Weather
+from .plan import HOST, QUEUE_HOST, QUEUE_URL, QUEUES, URL, Plan, PlannedJob
+from .productions import KEYS, Production, moments
 from .readers import Reader, RecordReader, TextReader
 from .renewal import SimulatedRenewal
-from .server import Server
-from .shims import in_place
+from .shims import hurried, in_place
+from .site import Site
 from .upstream import SimulatedUpstreams
 
-KEYS: Final = Keys("t")
 SETTINGS: Final = {
-    lease_s: Settings(
+    (lease_s, queue_url): Settings(
         redis_url=URL,
+        queue_url=queue_url,
         namespace=KEYS.namespace,
         worker=WorkerSettings(queues=QUEUES, max_jobs=10, lease_s=lease_s, sweep_s=lease_s),
     )
     for lease_s in (1.0, 5.0)
+    for queue_url in (None, QUEUE_URL)
 }
 
 #: Once nothing goes wrong any more, a job may wait for a lease, for a worker's doubled pauses after errors, for sweeps.
@@ -49,24 +51,35 @@ class World:
         self.plan = plan
         self.chance = random.Random(f"world {plan.seed}")
         self.loop = simulated_loop(random.Random(f"loop {plan.seed}"))
-        self.server_process = Process(self.loop, "server")
-        self.network = Network(self.loop, random.Random(f"network {plan.seed}"), self.server_process, plan.weather)
-        self.server = Server(self.server_process, self.network)
-        self.server.mutate = mutate
-        if trace is not None:
-            self.server.trace = self.tell
-        self.watch = Watch(self.server, KEYS, [job.job_id for job in plan.jobs], plan.temper.calls)
-        self.watch.on_end = self._perhaps_lose_it
+        self.sites = [self._site("server", HOST, plan.weather)]
+        if plan.apart is not None:
+            self.sites.append(self._site("queue", QUEUE_HOST, plan.apart.weather))
+        self.urls: tuple[str, str | None] = URL, QUEUE_URL if plan.apart else None
+        for site in self.sites:
+            site.server.mutate = mutate
+            if trace is not None:
+                site.server.trace = self.tell
+        self.logs, self.queue = self.sites[0].server, self.sites[-1].server
+        self.watch = Watch(self.logs, self.queue, KEYS, [job.job_id for job in plan.jobs], plan.temper.calls)
+        self.sites[0].went_back = self.watch.went_back
+        if plan.apart is not None:
+            self.sites[1].went_back = self.watch.queue_went_back
         self.readers: list[Reader] = []
-        self.processes: list[Process] = [self.loop.outside, self.server_process]
+        self.processes: list[Process] = [self.loop.outside, *(site.process for site in self.sites)]
         self.workers: dict[str, tuple[Process, Worker | None]] = {}
+        self.productions: dict[str, Production] = {}
         self.actors: list[asyncio.Task[Any]] = []
         self.staff: list[asyncio.Task[Any]] = []
         self._look_again_at = 0.0
         self.accepted: set[str] = set()
         self.deleted: set[str] = set()
-        self.blows: dict[str, int] = {}
         self._trace = trace
+        self.blows = Blows(self)
+        self.watch.on_moment = self.blows.perhaps_lose_it
+
+    def _site(self, name: str, host: str, weather: Weather) -> Site:
+        chance = random.Random(f"network {self.plan.seed}" if name == "server" else f"network {name} {self.plan.seed}")
+        return Site(self.loop, chance, weather, name=name, host=host)
 
     def tell(self, what: str) -> None:
         if self._trace is not None:
@@ -77,6 +90,8 @@ class World:
     def play(self) -> None:
         with ExitStack() as stack:
             stack.enter_context(in_place(self.loop, random.Random(f"secrets {self.plan.seed}")))
+            if self.plan.apart is not None:
+                stack.enter_context(hurried(self.plan.apart.haste))
             stack.enter_context(patch("tailrace.worker.app.Upstreams", SimulatedUpstreams))
             stack.enter_context(patch("tailrace.queue.leased.Renewal", SimulatedRenewal))
             SimulatedUpstreams.chance = random.Random(f"upstream {self.plan.seed}")
@@ -90,17 +105,19 @@ class World:
 
     def _play(self) -> None:
         for number in range(self.plan.workers):
-            self._start_worker(number)
+            self.start_worker(number)
         for job in self.plan.jobs:
-            self._act(f"producer of {job.job_id}", self._produce(job))
+            self.start_producer(job, moments(job))
             for number in range(self.plan.readers):
                 self._start_reader(job, number)
-        blows = self.loop.outside.start(self._blows())
+        blows = self.loop.outside.start(self.blows.fall())
         if not self.loop.run_until(blows.done, at_most_s=self.plan.calm_at + 60):
             raise Violation("the blows did not end")
         blows.result()
-        self._calm_down()
+        self.blows.calm_down()
         limit = SETTLES_S + max(self._latest_end(job) for job in self.plan.jobs)
+        if self.plan.apart is not None:
+            limit += 2 * self.plan.apart.minute_s
         if not self.loop.run_until(self._all_over, at_most_s=limit):
             raise Violation(f"not over {limit:.0f} s after all went well again: {self._what_is_open()}")
         self._check_outcome()
@@ -117,19 +134,27 @@ class World:
         for task in (*self.actors, *self.staff):
             if task.done():
                 task.result()
+        if any(each.process.dead and not each.given_up for each in self.productions.values()):
+            return False
         return all(task.done() for task in self.actors) and all(self._job_over(job.job_id) for job in self.plan.jobs)
 
     def _job_over(self, job_id: str) -> bool:
         log = self.watch.logs[job_id]
         if not log.entries:
-            return log.vanished
-        return log.emptied and not self._in_queue(job_id) and not self._in_open(job_id)
+            return self._not_there(job_id) and (not self.plan.apart or not self._in_queue(job_id, or_open=True))
+        if self.plan.apart and not self.watch.told(log) and job_id not in self.deleted:
+            return False
+        return log.emptied and not self._in_queue(job_id, or_open=True)
 
-    def _in_queue(self, job_id: str) -> bool:
-        return KEYS.queued(job_id).encode() in queued(self.server.db, KEYS)
+    def _not_there(self, job_id: str) -> bool:
+        """Whether it is right that there is no log of it: it was lost, or given up before it was stored."""
+        return self.watch.logs[job_id].vanished or self.productions[job_id].given_up
+
+    def _in_queue(self, job_id: str, *, or_open: bool = False) -> bool:
+        return KEYS.queued(job_id).encode() in queued(self.queue.db, KEYS) or (or_open and self._in_open(job_id))
 
     def _in_open(self, job_id: str) -> bool:
-        return job_id.encode() in (self.server.db.get(KEYS.open.encode(), dict) or {})
+        return job_id.encode() in (self.queue.db.get(KEYS.open.encode(), dict) or {})
 
     def _what_is_open(self) -> str:
         words = [task.get_name() for task in self.actors if not task.done()]
@@ -138,7 +163,7 @@ class World:
                 top = log.entries[-1] if log.entries else None
                 words.append(
                     f"{job_id} at {top} (queued: {self._in_queue(job_id)}, open: {self._in_open(job_id)}, "
-                    f"emptied: {log.emptied})"
+                    f"emptied: {log.emptied}, told: {self.watch.told(log)})"
                 )
         return "; ".join(words)
 
@@ -149,7 +174,7 @@ class World:
 
     # Workers.
 
-    def _start_worker(self, number: int) -> None:
+    def start_worker(self, number: int) -> None:
         name = f"w{number}.{len(self.processes)}"
         process = Process(self.loop, name)
         process.clock_ahead_s = self.chance.choice([0.0, 0.0, 60.0, -60.0])
@@ -159,54 +184,19 @@ class World:
         self.tell(f"{name} starts")
 
     async def _work(self, number: int, name: str, process: Process) -> None:
-        async with Worker(SETTINGS[self.plan.lease_s], name=name, renewal_client=lambda: connect(URL)) as worker:  # type: ignore[arg-type,return-value]  # an asyncio client, for SimulatedRenewal  # pyright: ignore[reportArgumentType]
+        url, queue_url = self.urls
+        settings = SETTINGS[self.plan.lease_s, queue_url]
+        async with Worker(settings, name=name, renewal_client=lambda: connect(queue_url or url)) as worker:  # type: ignore[arg-type,return-value]  # an asyncio client, for SimulatedRenewal  # pyright: ignore[reportArgumentType]
             self.workers[f"w{number}"] = process, worker
             await worker.run()
 
     # Producers and readers.
 
-    async def _produce(self, job: PlannedJob) -> None:
-        moments: list[tuple[float, str]] = [(job.submit_at, "submit"), *((at, "submit") for at in job.again_at)]
-        moments += [(at, what) for at, what in ((job.cancel_at, "cancel"), (job.delete_at, "delete")) if at is not None]
-        async with AsyncExitStack() as stack:
-            broker = await stack.enter_async_context(connected(URL))
-            producer = Producer(broker, KEYS)
-            for at, what in sorted(moments):
-                await asyncio.sleep(max(0.0, at - self.loop.now))
-                await self._ask(producer, job, what)
-            while self.watch.logs[job.job_id].vanished:
-                # A producer who asks finds the job lost with the server's last second, and submits it again.
-                await self._ask(producer, job, "submit")
-
-    async def _ask(self, producer: Producer, job: PlannedJob, what: str) -> None:
-        while True:
-            try:
-                match what:
-                    case "submit":
-                        await producer.submit(job.request, job_id=job.job_id)
-                        self.accepted.add(job.job_id)
-                    case "cancel":
-                        status = await producer.cancel(job.job_id)
-                        end = self.watch.logs[job.job_id].end
-                        assert self.watch.rolled_back or (end is not None and end["status"] == status.value)
-                    case _:
-                        self.deleted.add(job.job_id)
-                        await producer.delete(job.job_id)
-                self.tell(f"{job.job_id}: {what} is done")
-            except BrokerUnavailable:
-                await asyncio.sleep(0.2)
-            except JobConflict:
-                assert what == "submit"
-                assert job.job_id in self.deleted, "the same request under the same id is not the same job"
-                return
-            except JobNotFound:
-                assert what != "submit"
-                known = self.watch.rolled_back or job.job_id in self.deleted or job.job_id not in self.accepted
-                # A cancel that finds only the tombstone: the job ended, and its snapshot was stored, since it looked.
-                assert known or self.watch.logs[job.job_id].emptied, f"{what}: an accepted job is not found"
-                return
-            else:
-                return
+    def start_producer(self, job: PlannedJob, left: list[tuple[float, str]]) -> None:
+        process = Process(self.loop, f"producer of {job.job_id}")
+        self.processes.append(process)
+        self.productions[job.job_id] = production = Production(self, job, left, process)
+        self.actors.append(production.task)
 
     def _start_reader(self, job: PlannedJob, number: int) -> None:
         chance = random.Random(f"reader {self.plan.seed} {job.job_id} {number}")
@@ -216,121 +206,14 @@ class World:
             job.job_id,
             KEYS,
             chance,
+            urls=self.urls,
             begins_at=chance.choice([job.submit_at, job.submit_at + chance.uniform(0, 2 * self.plan.calm_at)]),
             cuts=chance.random() < 0.5,
             may_lose=lambda: self.watch.rolled_back,
-            is_missing=lambda: job.job_id in self.deleted or self.watch.logs[job.job_id].vanished,
+            is_missing=lambda: job.job_id in self.deleted or self._not_there(job.job_id),
         )
         self.readers.append(reader)
         self._act(reader.name, reader.run())
-
-    # What befalls them.
-
-    async def _blows(self) -> None:
-        await asyncio.sleep(self.chance.uniform(0.3, 2))
-        while self.plan.faults and self.loop.now < self.plan.calm_at:
-            fault = self.chance.choice(self.plan.faults)
-            self.blows[fault] = self.blows.get(fault, 0) + 1
-            await self._strike(fault)
-            await asyncio.sleep(self.chance.expovariate(1 / self.plan.pace_s))
-
-    async def _strike(self, fault: str) -> None:
-        chance, outside = self.chance, self.loop.outside
-        key = chance.choice(sorted(self.workers))
-        process, worker = self.workers[key]
-        number = int(key[1:])
-        match fault:
-            case "kill":
-                self._kill(process)
-                outside.later(
-                    chance.choice([0.0, chance.uniform(0, 3), chance.uniform(0, 10)]), self._start_worker, number
-                )
-                self.workers[key] = process, None
-            case "freeze":
-                if not process.held:
-                    self.tell(f"{process.name} freezes")
-                    process.freeze()
-                    outside.later(
-                        chance.choice([0.5, 1.0, 2.5]) * self.plan.lease_s * chance.random(), self._thaw, process
-                    )
-            case "drain":
-                if worker is not None and not process.held:
-                    self.tell(f"{process.name} drains")
-                    self.workers[key] = process, None
-                    process.start(self._drain(worker, chance.choice([0.0, 0.5, 5.0])))
-                    outside.later(chance.uniform(0, 3), self._start_worker, number)
-            case "cut":
-                victim = chance.choice(self.processes)
-                self.tell(f"{victim.name} is cut off")
-                self.network.cut_all(victim)
-            case "server pause":
-                if not self.server_process.held:
-                    self.tell("the server pauses")
-                    self.server_process.freeze()
-                    outside.later(
-                        chance.choice([0.1, chance.uniform(0, 2), chance.uniform(4, 7)]), self.server_process.thaw
-                    )
-            case "server restart":
-                await self._restart_server()
-            case "clock":
-                by = chance.choice([chance.uniform(-20, 20), chance.uniform(-0.01, 0.01)])
-                self.tell(f"the server's clock jumps by {by:.3f} s")
-                self.server.clock_ahead_us += int(by * 1_000_000)
-            case "flush scripts":
-                self.server.flush_scripts()
-            case _:
-                victim = chance.choice(self.processes)
-                self.tell(f"{victim.name} reaches nobody")
-                self.network.cut_off.add(victim.name)
-                self.network.cut_all(victim)
-                outside.later(chance.uniform(0.2, 7), self.network.cut_off.discard, victim.name)
-
-    def _kill(self, process: Process) -> None:
-        self.tell(f"{process.name} is killed")
-        process.kill()
-        self.network.cut_all(process)
-
-    def _thaw(self, process: Process) -> None:
-        if not process.dead:
-            self.tell(f"{process.name} thaws")
-            process.thaw()
-
-    async def _drain(self, worker: Worker, grace_s: float) -> None:
-        await worker.drain(grace_s)
-
-    async def _restart_server(self) -> None:
-        chance = self.chance
-        self.network.refuses = True
-        self.network.cut_all()
-        self.server.restart()
-        if self.plan.goes_back and chance.random() < 0.9:
-            undone = self.server.go_back(chance.choice([0.3, 1.0]) * chance.random())
-            self.tell(f"the server dies and loses its last {undone} steps")
-            if undone:
-                self.watch.went_back()
-        else:
-            self.tell("the server dies")
-        if chance.random() < 0.1:
-            self.server.clock_ahead_us += int(chance.uniform(-3, 3) * 1_000_000)
-        await asyncio.sleep(chance.choice([0.001, 0.001, chance.uniform(0, 0.5), chance.uniform(0, 2)]))
-        self.network.refuses = False
-        self.tell("the server is back")
-
-    def _perhaps_lose_it(self) -> None:
-        """An end that is lost while it is being settled is what chance alone would try too rarely."""
-        if self.plan.goes_back and self.loop.now < self.plan.calm_at and self.chance.random() < 0.5:
-            soon_s = self.chance.uniform(0.5, 5) * self.plan.weather.latency_s[1]
-            self.loop.outside.later(soon_s, lambda: self.loop.outside.start(self._restart_server()))
-
-    def _calm_down(self) -> None:
-        self.tell("all goes well from here on")
-        self.plan.weather.calm()
-        self.plan.temper.calm()
-        self.network.cut_off.clear()
-        self.server_process.thaw()
-        for process in self.processes:
-            if process.held and not process.dead:
-                self._thaw(process)
 
     # The end.
 
@@ -351,7 +234,10 @@ class World:
                 if reader.job_id == job.job_id:
                     self._check_reader(reader, log)
         forever = [
-            key for key in self.server.db.names() if (held := self.server.db.find(key)) and held.expires_ms is None
+            key
+            for site in self.sites
+            for key in site.server.db.names()
+            if (held := site.server.db.find(key)) and held.expires_ms is None
         ]
         assert not forever, f"keys without a time to live: {forever}"
 
@@ -371,10 +257,11 @@ class World:
 
     def _clear_away(self) -> None:
         """End every task of every process, the dead ones' too, with a network that refuses."""
-        self.network.refuses = True
-        self.network.cut_all()
-        self.server_process.thaw()
-        self.server.after = None
+        for site in self.sites:
+            site.network.refuses = True
+            site.network.cut_all()
+            site.process.thaw()
+            site.server.after = None
         for process in self.processes:
             process.raise_the_dead()
         tasks: list[asyncio.Task[Any]] = []

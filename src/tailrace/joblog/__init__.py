@@ -25,6 +25,7 @@ from tailrace.joblog.snapshot import decode_snapshot, encode_snapshot
 from tailrace.joblog.translation import Word, between_nodes, in_our_words, not_carried_out, translated
 from tailrace.joblog.writing import (
     APPEND,
+    STANDS_MS,
     Appends,
     Claim,
     End,
@@ -46,6 +47,7 @@ from tailrace.joblog.writing import (
 __all__ = [
     "ADMIT",
     "APPEND",
+    "STANDS_MS",
     "STORE",
     "Appends",
     "Batch",

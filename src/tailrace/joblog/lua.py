@@ -343,16 +343,16 @@ STANDING: Final = PREAMBLE + _MAKE_ROOM + _HANDED_OFF + "return {standing(ARGV[1
 
 #: And its second, on the queue's server. KEYS open, the job's stream of ended ones, handed; ARGV 1 job id, 2 ttl ms, 3 after
 #: how many ms to look whether its end still stands: the log's server may go back, and this one does not go back with it,
-#: 4 how many are kept, 5 how many at most, then fields and values. A job that was in neither index has been lost here since it
-#: was submitted, unless it was told long ago: rather twice than never.
+#: 4 how many are kept, 5 how many at most, 6 the job and which end of it, then fields and values. An end that is in neither index
+#: has been lost here, or stands for one that was lost there; unless it was told long ago: rather twice than never.
 TELL: Final = (
     PREAMBLE
     + _MAKE_ROOM
     + _HANDED_OFF
     + """
-local lost = not redis.call('ZSCORE', KEYS[3], ARGV[1])
-redis.call('ZADD', KEYS[3], math.floor(now_us() / 1000) + tonumber(ARGV[3]), ARGV[1])
+local lost = not redis.call('ZSCORE', KEYS[3], ARGV[6])
+redis.call('ZADD', KEYS[3], math.floor(now_us() / 1000) + tonumber(ARGV[3]), ARGV[6])
 live_longer(KEYS[3], tonumber(ARGV[2]))
-return {'ok', tell(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[4], ARGV[5], {unpack(ARGV, 6)}, lost)}
+return {'ok', tell(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[4], ARGV[5], {unpack(ARGV, 7)}, lost)}
 """
 )

@@ -37,7 +37,7 @@ STANDING: Final = Script(lua.STANDING)
 TELL: Final = Script(lua.TELL, allow_oom=True)
 
 #: A replica that takes over may lack what its primary wrote in the last moment, or while it was cut off.
-_STANDS_MS: Final = 60_000
+STANDS_MS: Final = 60_000
 
 
 class LogRefusal(Exception):  # an answer, not a fault
@@ -254,7 +254,8 @@ async def hand_off(
         answer = await broker.run(STANDING, [keys.log(job_id)], [whole])
         if answer[0] == b"ok":
             names = [keys.open, stream, keys.handed]
-            answer = await broker.queue.run(TELL, names, [job_id, ttl_ms, _STANDS_MS, *bounds, *words])
+            told_of = keys.handed_as(job_id, (told or {}).get("at", ""))
+            answer = await broker.queue.run(TELL, names, [job_id, ttl_ms, STANDS_MS, *bounds, told_of, *words])
     else:
         names = [keys.log(job_id), keys.open, stream]
         answer = await broker.run(HAND_OFF, names, [job_id, ttl_ms, whole, *bounds, *words])

@@ -112,19 +112,26 @@ class Producer:
             await self.cancel(job_id)
         while not await patiently(lambda: erase(self._broker, self._keys, job_id)):  # the server lost the end
             await self.cancel(job_id)
-        await self._broker.queue.call("ZREM", self._keys.open, job_id)
+        if self._broker.apart:  # its log's server may lose that: the sweep forgets it, and looks once more
+            await self._look_soon(job_id)
+        else:
+            await self._broker.queue.call("ZREM", self._keys.open, job_id)
 
     async def _tell_worker(self, job_id: str, last: Position) -> None:
         """A word to the worker of the last attempt. If it is lost, the next append finds the log sealed."""
         if last == FIRST:
             # Nobody has begun it, and it may be due only in an hour: the next sweep takes it out of the queue.
-            now_ms = await self._broker.queue.now_ms()
-            await self._broker.queue.call("ZADD", self._keys.open, "XX", now_ms, job_id)
+            await self._look_soon(job_id)
             return
         attempt = position(parse_position(last)[0], 0)
         for _, fields in await self._broker.call("XRANGE", self._keys.log(job_id), attempt, attempt):
             worker = json.loads(fields[b"attempt"])["worker"]
             await self._broker.queue.call("PUBLISH", self._keys.worker(worker), control_message(CANCEL, job_id))
+
+    async def _look_soon(self, job_id: str) -> None:
+        """The next sweep looks at it, if it is in the index."""
+        now_ms = await self._broker.queue.now_ms()
+        await self._broker.queue.call("ZADD", self._keys.open, "XX", now_ms, job_id)
 
     async def _storing(self, request: JobRequest, job_id: str | None, prefix: str = "") -> Storing:
         """Raises: InvalidRequest, BrokerUnavailable."""

@@ -125,8 +125,12 @@ class Keys:
 
     @property
     def handed(self) -> str:
-        """Jobs that were handed off a moment ago, until it is certain that their logs have not gone back since."""
+        """Jobs that left `open` a moment ago, until it is certain that their logs have not gone back since."""
         return f"{self.namespace}:handed"
+
+    def handed_as(self, job_id: str, end: str = "") -> str:
+        """What is in it of a job: which end was told, '' for one that left without. Another end is another entry."""
+        return f"{job_id}:{end}"
 
     @property
     def scrub(self) -> str:

@@ -48,9 +48,10 @@ _AGAIN_MS: Final = 60_000
 _MARGIN_MS: Final = 60_000
 #: How long it is remembered that a server's data were looked through, without a worker there.
 _REMEMBERED_MS: Final = 24 * 3_600_000
-#: Of a snapshot, what tells when its job was submitted.
+#: Of a snapshot, what tells when its job was submitted, and which job under its id that is.
 _HEAD: Final = 512
 _SUBMITTED: Final = re.compile(rb'\\"ts\\":(\d{1,16})')
+_INCARNATION: Final = re.compile(rb'\\"incarnation\\":\\"(\w{1,64})\\"')
 
 
 Call = tuple[list[str], list[Word]]
@@ -213,12 +214,15 @@ class Scrub:
             at.cursor, at.run_id = 0, run_id  # another process: its keys are in another order
             return
         at.run_id = run_id
-        at.cursor, names = scanned
-        job_ids = {name.decode(errors="replace").removeprefix(before).removesuffix(behind) for name in names}
+        cursor, names = scanned
+        job_ids = dict.fromkeys(
+            name.decode(errors="replace").removeprefix(before).removesuffix(behind) for name in names
+        )
         ours = [job_id for job_id in job_ids if _is_job_id(job_id)]
         for start in range(0, len(ours), _AT_ONCE):
             await self._look(walk, part, ours[start : start + _AT_ONCE])
-        at.done = not int(at.cursor)
+        # Only now: these are looked at again if a server went away meanwhile.
+        at.cursor, at.done = cursor, not int(cursor)
 
     async def _look(self, walk: _Walk, part: Broker, job_ids: Sequence[str]) -> None:
         keys, queue = self._keys, self._broker.queue
@@ -232,7 +236,7 @@ class Scrub:
         states = await part.run_many(STATE, calls)
         lost: dict[str, int] = {}
         begun: dict[str, int] = {}
-        settled: dict[str, int] = {}
+        settled: dict[tuple[str, bytes], int] = {}
         for job_id, state in zip(missing, states, strict=True):
             if isinstance(state, Exception):  # on its way to another server, or somebody else's data under our names
                 continue
@@ -241,8 +245,8 @@ class Scrub:
                 lost[job_id] = ttl_ms
             elif word == b"begun":
                 begun[job_id] = ttl_ms
-            elif word == b"settled" and (submitted := _submitted_ms(head)) and submitted > walk.order.from_ms:
-                settled[job_id] = ttl_ms
+            elif word == b"settled" and (submitted := _submitted(head)) and submitted[0] > walk.order.from_ms:
+                settled[job_id, submitted[1]] = ttl_ms
         untold = await self._ended.without(settled, walk.order.from_ms) if settled else {}
         # Who runs it finds its lease lost at the next renewal, and says that it lives: before another worker claims the log.
         for kind, found, after_ms in (("lost", lost, 0), ("lost", begun, self._lease_ms), ("untold", untold, 0)):
@@ -271,24 +275,31 @@ class Scrub:
 
 
 class _Ended:
-    """The jobs that the hand-off's streams tell of, read once and then on."""
+    """The jobs that the hand-off's streams tell of, read once and then on. A job that was lost and submitted again under its id
+    is another one."""
 
     def __init__(self, broker: Broker, keys: Keys) -> None:
         self._broker, self._keys = broker, keys
-        self._jobs: set[str] = set()
+        self._jobs: set[tuple[str, bytes]] = set()
         self._last: dict[str, str] = {}
 
     def forget(self) -> None:
         self._jobs, self._last = set(), {}
 
-    async def without(self, jobs: dict[str, int], from_ms: int) -> dict[str, int]:
-        """Those of these jobs of whose end the streams do not tell. Raises: BrokerUnavailable, BrokerUnsuitable."""
+    async def without(self, jobs: dict[tuple[str, bytes], int], from_ms: int) -> dict[str, int]:
+        """Those of these jobs, by id and incarnation, of whose end the streams do not tell.
+
+        Raises: BrokerUnavailable, BrokerUnsuitable.
+        """
         for stream in self._keys.ended_streams:
             last = self._last.get(stream, str(max(0, from_ms - _MARGIN_MS)))
             while page := await self._broker.queue.call("XRANGE", stream, last, "+", "COUNT", _STEP):
-                self._jobs |= {fields.get(b"job", b"").decode(errors="replace") for _, fields in page}
+                self._jobs |= {
+                    (fields.get(b"job", b"").decode(errors="replace"), fields.get(b"incarnation", b""))
+                    for _, fields in page
+                }
                 last = self._last[stream] = f"({page[-1][0].decode()}"
-        return {job_id: ttl_ms for job_id, ttl_ms in jobs.items() if job_id not in self._jobs}
+        return {which[0]: ttl_ms for which, ttl_ms in jobs.items() if which not in self._jobs}
 
 
 def _well(answers: list[Any]) -> list[Any]:
@@ -307,11 +318,11 @@ def _is_job_id(text: str) -> bool:
     return True
 
 
-def _submitted_ms(head: bytes) -> int | None:
-    """When the job of a snapshot was submitted, by the snapshot's beginning; None if there is none."""
+def _submitted(head: bytes) -> tuple[int, bytes] | None:
+    """When the job of a snapshot was submitted, and its incarnation, by the snapshot's beginning; None if there is none."""
     try:
         text = zlib.decompressobj().decompress(head[1:], _HEAD)
     except zlib.error:
         return None
-    found = _SUBMITTED.search(text)
-    return int(found[1]) if found else None
+    found, incarnation = _SUBMITTED.search(text), _INCARNATION.search(text)
+    return (int(found[1]), incarnation[1] if incarnation else b"") if found else None

@@ -5,7 +5,18 @@ import json
 from collections.abc import Callable
 from typing import Final
 
-from tailrace.joblog import Broker, End, Gone, encode_snapshot, hand_off, read_whole, seal, store_snapshot
+from tailrace.joblog import (
+    STANDS_MS,
+    Broker,
+    End,
+    Gone,
+    Word,
+    encode_snapshot,
+    hand_off,
+    read_whole,
+    seal,
+    store_snapshot,
+)
 from tailrace.queue import IN_PROGRESS_PREFIX, RETRY_PREFIX, payload_key
 from tailrace.schemas import ErrorDetail, JobNotFound, JsonObject, Keys, Status
 from tailrace.tasks import Jobs
@@ -101,7 +112,8 @@ async def leave(broker: Broker, keys: Keys, job_id: str, *, queue: str | None = 
         return bool(await broker.run(LEAVE, [keys.log(job_id), *names], args))
     over = await broker.run(OVER, [keys.log(job_id)], [])
     if over:
-        await broker.queue.run(FORGET, names, [*args, over])
+        again: list[Word] = [keys.handed_as(job_id), STANDS_MS]
+        await broker.queue.run(FORGET, [*names, keys.handed], [*args, over, *again])
     return bool(over)
 
 

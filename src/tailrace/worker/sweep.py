@@ -23,7 +23,7 @@ from tailrace.telemetry.metrics_counts import Counts
 from tailrace.worker.checkup import LONGEST_WAIT_MS, Finding, Glance, glance
 from tailrace.worker.registry import WorkerCard, known_workers, with_scores
 from tailrace.worker.settle import end_damaged, leave, settle
-from tailrace.worker.sweep_scripts import BRING_FORWARD, INDEX, OPEN_FOR, REOPEN, TAKE_DUE
+from tailrace.worker.sweep_scripts import BRING_FORWARD, INDEX, LOOKED_AT, REOPEN, TAKE_DUE, UNSETTLED_FOR
 
 logger = logging.getLogger(__name__)
 
@@ -274,8 +274,8 @@ async def reopen(broker: Broker, keys: Keys, start: int, queue: str = DEFAULT_QU
 
 
 async def reopen_handed_off(broker: Broker, keys: Keys) -> int:
-    """Put jobs back into the index whose log has lost its end since they were handed off: the log's server went back, and
-    the queue's did not go back with it. How many; the others are forgotten.
+    """Put jobs back into the index whose log has lost its end since they left it: the log's server went back, and the queue's
+    did not go back with it. How many; the others are forgotten.
 
     Raises: BrokerUnavailable, BrokerUnsuitable.
     """
@@ -283,8 +283,8 @@ async def reopen_handed_off(broker: Broker, keys: Keys) -> int:
     away: set[str] = set()
     while True:
         now_ms, due = await broker.queue.run(TAKE_DUE, [keys.handed], [AT_ONCE, NEXT_CHECK_MS])
-        for job_id in due:
-            name = job_id.decode("utf-8", "replace")
+        for entry in due:
+            name = entry.decode("utf-8", "replace").partition(":")[0]
             place = broker.place(keys.log(name))
             if place in away or broker.hangs(keys.log(name)):
                 continue
@@ -293,16 +293,16 @@ async def reopen_handed_off(broker: Broker, keys: Keys) -> int:
             except BrokerUnavailable:  # of several servers, this one: it is looked at again
                 away.add(place)
                 continue
-            await broker.queue.call("ZREM", keys.handed, job_id)
+            await broker.queue.run(LOOKED_AT, [keys.handed], [entry, now_ms + NEXT_CHECK_MS])
         if len(due) < AT_ONCE:
             return count
 
 
 async def _reopen(broker: Broker, keys: Keys, job_id: str, next_check_ms: int) -> int:
-    """Put a job back into the index if its log is open; how many."""
+    """Put a job back into the index if its log is open, or of two servers' also if its end is not settled; how many."""
     if not broker.apart:
         return int(await broker.run(REOPEN, [keys.log(job_id), keys.open], [job_id, next_check_ms]))
-    ttl_ms = await broker.run(OPEN_FOR, [keys.log(job_id)], [])
+    ttl_ms = await broker.run(UNSETTLED_FOR, [keys.log(job_id)], [])
     return int(await broker.queue.run(INDEX, [keys.open], [job_id, next_check_ms, ttl_ms])) if ttl_ms else 0
 
 

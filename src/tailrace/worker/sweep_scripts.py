@@ -21,6 +21,15 @@ return {now, due}
     allow_oom=True,
 )
 
+#: KEYS handed; ARGV 1 an entry, 2 its next check as TAKE_DUE has set it. Not one that was told again meanwhile.
+LOOKED_AT: Final = Script(
+    """
+if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or '') ~= tonumber(ARGV[2]) then return 0 end
+return redis.call('ZREM', KEYS[1], ARGV[1])
+""",
+    allow_oom=True,
+)
+
 _LEAVE: Final = """
 local function over()
   if redis.call('EXISTS', log) == 0 then return 2 end
@@ -53,9 +62,21 @@ return over
 #: there is none.
 OVER: Final = Script(PREAMBLE + _LEAVE + "return over()")
 
-#: KEYS open, queue, in-progress, payload, retry; ARGV as LEAVE's, 4 what OVER answered.
+#: KEYS open, queue, in-progress, payload, retry, handed; ARGV as LEAVE's, 4 what OVER answered, 5 as what the job is looked at
+#: once more, 6 after how many ms. What OVER saw may be no more: a producer that had hung has stored the job since, or the log's
+#: server has lost that it was deleted.
 FORGET: Final = Script(
-    PREAMBLE + _LEAVE + "forget(tonumber(ARGV[4]), ARGV[3], unpack(KEYS)) return 1",
+    PREAMBLE
+    + _LEAVE
+    + """
+local known = redis.call('ZSCORE', KEYS[1], ARGV[1])
+forget(tonumber(ARGV[4]), ARGV[3], KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5])
+if known and not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+  redis.call('ZADD', KEYS[6], math.floor(now_us() / 1000) + tonumber(ARGV[6]), ARGV[5])
+  live_longer(KEYS[6], 60 * tonumber(ARGV[6]))
+end
+return 1
+""",
     allow_oom=True,
 )
 
@@ -85,10 +106,16 @@ return 1
 """
 )
 
-#: The same in two steps. KEYS log. For how many ms an open one lives; 0 if it is not open.
-OPEN_FOR: Final = Script(
+#: The same in two steps. KEYS log. For how many ms one lives with which something is to be done: it is open, or nobody has made
+#: the snapshot of its end, which may have been written in place of one that was lost; 0 if there is nothing. Of a log whose
+#: beginning was trimmed there is no snapshot.
+UNSETTLED_FOR: Final = Script(
     PREAMBLE
-    + "if redis.call('EXISTS', log) == 0 or sealed() then return 0 end return math.max(0, redis.call('PTTL', log))"
+    + """
+if redis.call('EXISTS', log) == 0 then return 0 end
+if sealed() and (redis.call('XLEN', log) == 0 or not job()) then return 0 end
+return math.max(0, redis.call('PTTL', log))
+"""
 )
 
 #: KEYS open; ARGV 1 job id, 2 next check at, 3 for how many ms its log lives.
