@@ -198,6 +198,14 @@ MUTANTS: Final = [
         "_MOST: Final = BUFFERED_CHARACTERS * 1000",
         "test_faults_clients.py::test_a_reader_that_does_not_keep_up_holds_a_bounded_buffer_and_misses_nothing",
     ),
+    Mutant(
+        5,
+        "leases are renewed at a primary that was replaced",
+        "joblog/sentinel.py",
+        "if address != self._followed:",
+        "if self._followed is None and address != self._followed:",
+        "test_faults_sentinel.py::test_jobs_that_run_while_the_queues_primary_is_replaced_are_not_interrupted",
+    ),
 ]
 
 
