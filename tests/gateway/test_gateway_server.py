@@ -189,6 +189,8 @@ async def test_every_error_has_the_same_shape_and_a_bug_tells_nothing(real_redis
             answer = await gateway.http.request(method, path)
             assert answer.status_code == status
             assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+        assert (await gateway.http.put("/v1/jobs")).headers["allow"] == "GET, HEAD, POST"
+        assert (await gateway.http.post("/v1/jobs/x")).headers["allow"] == "DELETE, GET, HEAD"
 
 
 def test_the_openapi_document_tells_how_streams_and_refusals_look() -> None:

@@ -251,9 +251,9 @@ def test_a_request_of_exactly_the_limit_passes_and_one_byte_more_is_refused(lett
     assert "limits.text_bytes" in message
 
 
-def test_the_default_limit_is_a_mebibyte_of_text() -> None:
-    JobRequest.of("a" * (1024 * 1024 - 1024))
-    assert f"the limit is {1024 * 1024}" in refusal("a" * (1024 * 1024))
+def test_the_default_limit_is_eight_mebibytes_of_text() -> None:
+    JobRequest.of("a" * (8 * 1024 * 1024 - 1024))
+    assert f"the limit is {8 * 1024 * 1024}" in refusal("a" * (8 * 1024 * 1024))
 
 
 def image(size: int) -> list[dict[str, Any]]:

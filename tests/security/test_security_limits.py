@@ -33,10 +33,10 @@ def test_job_ids_have_128_random_bits() -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"prompt": "é" * (512 * 1024)}, "limits.text_bytes"),
-        ({"messages": [{"role": "user", "content": "x" * 2**20}]}, "limits.text_bytes"),
-        ({"input": ["x" * 2**20], "api": "responses"}, "limits.text_bytes"),
-        ({"prompt": "x", "params": {"stop": "x" * 2**20}}, "limits.text_bytes"),
+        ({"prompt": "é" * (4 * 2**20)}, "limits.text_bytes"),
+        ({"messages": [{"role": "user", "content": "x" * 2**23}]}, "limits.text_bytes"),
+        ({"input": ["x" * 2**23], "api": "responses"}, "limits.text_bytes"),
+        ({"prompt": "x", "params": {"stop": "x" * 2**23}}, "limits.text_bytes"),
         ({"prompt": "x", "metadata": {"a": "x" * METADATA_LIMIT}}, "metadata"),
         ({"prompt": "x", "metadata": {"é" * METADATA_LIMIT: 1}}, "metadata"),
         ({"prompt": "x", "tags": ["x"] * METADATA_LIMIT}, "metadata"),

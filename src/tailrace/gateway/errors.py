@@ -4,7 +4,7 @@ Source: platform.openai.com/docs/guides/error-codes.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -13,6 +13,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
 
 from tailrace.schemas import (
     BrokerUnavailable,
@@ -33,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 #: What to wait before asking again, where nobody knows better.
 RETRY_AFTER_S: Final = 1
+_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class ErrorFields(BaseModel):
@@ -178,9 +181,22 @@ async def _not_valid(_: Request, error: RequestValidationError) -> JSONResponse:
     return not_valid(error, 422).response()
 
 
-async def _of_http(_: Request, error: HTTPException) -> JSONResponse:
+async def _of_http(request: Request, error: HTTPException) -> JSONResponse:
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-    return ApiError(error.status_code, str(error.detail), code=code, headers=error.headers).response()
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return ApiError(error.status_code, str(error.detail), code=code, headers=headers).response()
+
+
+def _methods(request: Request) -> set[str]:
+    """What can be asked of the request's path: each method is a route of its own, and the error knows one of them."""
+    found = {method for method in _METHODS if _is_answered({**request.scope, "method": method}, request.app.routes)}
+    return found | {"HEAD"} if "GET" in found else found
+
+
+def _is_answered(scope: Scope, routes: Sequence[BaseRoute]) -> bool:
+    return any(route.matches(scope)[0] is Match.FULL for route in routes)
 
 
 async def _bug(request: Request, error: Exception) -> JSONResponse:

@@ -57,8 +57,8 @@ class RequestLimits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    text_bytes: int = Field(default=1024 * 1024, gt=0)
-    """The whole request, without images."""
+    text_bytes: int = Field(default=8 * 1024 * 1024, gt=0)
+    """The whole request, without images: a model's context of two million tokens."""
     image_bytes: int = Field(default=20 * 1024 * 1024, gt=0)
     """The base64 `data:` URLs in messages or input together."""
 
