@@ -27,6 +27,8 @@ class Mutant:
     old: str
     new: str
     test: str
+    also: tuple[str, str] | None = None
+    """A second line of the file, old and new, where each of the two alone would hold."""
 
 
 MUTANTS: Final = [
@@ -93,6 +95,7 @@ MUTANTS: Final = [
         "if found_epoch > own_epoch then return {'fenced', found} end",
         "if found_epoch > own_epoch then return {'lost', found} end",
         "test_faults_workers.py::test_of_two_workers_that_believe_to_own_a_job_only_one_writes",
+        also=("if stands > known then return {'fenced', id} end", ""),
     ),
     Mutant(
         5,
@@ -216,9 +219,11 @@ def run(mutant: Mutant) -> str:
         shutil.copytree(ROOT / "src", source)
         file = source / "tailrace" / mutant.file
         text = file.read_text()
-        if text.count(mutant.old) != 1:
-            return "STALE"
-        file.write_text(text.replace(mutant.old, mutant.new))
+        for old, new in [(mutant.old, mutant.new), *([mutant.also] if mutant.also else [])]:
+            if text.count(old) != 1:
+                return "STALE"
+            text = text.replace(old, new)
+        file.write_text(text)
         done = subprocess.run(
             [
                 sys.executable,
