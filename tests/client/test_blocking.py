@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,7 @@ import redis
 
 from stack import running_stack
 from tailrace import InvalidRequest, JobCancelled, JobFailed, JobNotFound, Settings, Status, Tailrace, TailraceError
+from tailrace.client import blocking
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +138,24 @@ except KeyboardInterrupt:
         process.send_signal(signal.SIGINT)
         assert "interrupted" in process.stdout.read()
         assert process.wait(10) == 0
+
+
+@pytest.mark.timeout(20)
+def test_an_interrupt_while_it_opens_leaves_no_thread(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(Future[Any]):
+        interrupted = False
+
+        def result(self, timeout: float | None = None) -> Any:
+            if not self.interrupted:
+                self.interrupted = True
+                raise KeyboardInterrupt
+            return super().result(timeout)
+
+    monkeypatch.setattr(blocking, "Future", Interrupted)
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt), Tailrace(settings=settings):
+        pass
+    assert set(threading.enumerate()) == before
 
 
 def test_an_interrupt_between_two_steps_of_a_lock_is_still_one(

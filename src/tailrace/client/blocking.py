@@ -354,15 +354,16 @@ def _start_portal(stack: ExitStack) -> BlockingPortal:
             started.set_exception(error)
 
     thread = Thread(target=run, name="tailrace", daemon=True)
-    thread.start()
-    stack.callback(thread.join)
-    portal = started.result()
 
     def stop(kind: type[BaseException] | None, *_: object) -> None:
-        portal.call(portal.stop, kind is not None)
+        if started.exception() is None:  # waits: a Ctrl-C may come before it has begun
+            portal = started.result()
+            portal.call(portal.stop, kind is not None)
 
+    thread.start()
+    stack.callback(thread.join)
     stack.push(stop)
-    return portal
+    return started.result()
 
 
 @contextmanager
